@@ -1,0 +1,1 @@
+"""CDK constructs for event-driven SageMaker Batch Transform."""

@@ -1,0 +1,1 @@
+"""The emulator with SageMaker plugged in, and the deployer of cloud assemblies."""

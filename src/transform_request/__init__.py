@@ -1,0 +1,1 @@
+"""What a valid CreateTransformJob request is. Standard library only."""
