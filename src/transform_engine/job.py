@@ -1,0 +1,253 @@
+"""One transform job: launches its instances, sums up what they say, ends them all.
+
+    job = TransformJob(JobSpec(...), on_event=print)
+    job.start()                     # returns at once; instances are processes
+    result = job.wait()             # from any thread; JobResult
+    job.stop()                      # from any thread; wait() then returns "Stopped"
+
+No asyncio in the interface. Every process that a job starts is gone when `wait` returns, and also
+when the process that holds the job dies: instances end when their standard input closes.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transform_engine.spec import Container, InstanceSpec, JobSpec
+from transform_engine.storage import open_storage, split_uri
+
+__all__ = ["Container", "JobResult", "JobSpec", "TransformJob", "summarise"]
+
+INTERNAL_ERROR = "InternalServerError: We encountered an internal error. Please try again."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobResult:
+    """How a job ended.
+
+    :param failure_reason: DescribeTransformJob's FailureReason, in the service's words.
+    :param detail: what a person needs to know beyond it, with the server's last log lines.
+    :param done: how many objects have their output.
+    :param failed: how many have none.
+    """
+
+    status: Literal["Completed", "Failed", "Stopped"]
+    failure_reason: str | None = None
+    detail: str | None = None
+    done: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InstanceResult:
+    """How one instance ended; `outputs` are the keys it wrote."""
+
+    ok: bool
+    failure_reason: str | None = None
+    detail: str | None = None
+    stopped: bool = False
+    done: int = 0
+    failed: int = 0
+    outputs: tuple[str, ...] = ()
+
+
+def summarise(results: list[InstanceResult]) -> JobResult:
+    """Sum up the instances: any failure fails the job, any stop stops it."""
+    done = sum(result.done for result in results)
+    failed = sum(result.failed for result in results)
+    if any(result.stopped for result in results):
+        return JobResult(status="Stopped", done=done, failed=failed)
+    for result in results:
+        if not result.ok:
+            return JobResult(
+                status="Failed",
+                failure_reason=(result.failure_reason or INTERNAL_ERROR)[:1024],
+                detail=result.detail,
+                done=done,
+                failed=failed,
+            )
+    return JobResult(status="Completed", done=done)
+
+
+class TransformJob:
+    """A job that runs in processes of its own.
+
+    :param on_event: called with each progress line of each instance, from a thread of the job:
+        `{"event": "started"|"object"|"ended", "instance_id": …, …}`.
+    """
+
+    def __init__(
+        self, spec: JobSpec, *, on_event: Callable[[Mapping[str, Any]], None] | None = None
+    ) -> None:
+        self._spec = spec
+        self._on_event = on_event or (lambda event: None)
+        self._instances: list[_Instance] = []
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        self._result: JobResult | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Launch the instances and return."""
+        wanted = int(self._spec.request["TransformResources"]["InstanceCount"])
+        count = max(1, min(wanted, self._spec.max_instances or os.cpu_count() or 1))
+        started_at = int(time.time())
+        with self._lock:
+            for index in range(count):
+                instance = InstanceSpec(
+                    job=self._spec,
+                    instance_id=f"i-{uuid.uuid4().hex[:17]}",
+                    instance_index=index,
+                    instance_count=count,
+                    started_at=started_at,
+                )
+                self._instances.append(_Instance(instance, self._on_event))
+        threading.Thread(
+            target=self._supervise, name=f"transform-job {self._spec.job_name}", daemon=True
+        ).start()
+
+    def wait(self, timeout_s: float | None = None) -> JobResult:
+        """Return the job's end.
+
+        :raises TimeoutError: it has not ended within `timeout_s`.
+        """
+        if not self._ended.wait(timeout_s):
+            raise TimeoutError(f"job {self._spec.job_name} still runs after {timeout_s} s")
+        assert self._result is not None
+        return self._result
+
+    def stop(self) -> None:
+        """Ask all instances to end; what the job has written so far is removed."""
+        self._stopping.set()
+        with self._lock:
+            for instance in self._instances:
+                instance.terminate()
+
+    def _supervise(self) -> None:
+        try:
+            results = [instance.wait(self._stopping) for instance in self._instances]
+            result = summarise(results)
+            if result.status == "Stopped":
+                # StopTransformJob: a stopped job leaves no output in S3 (reference §2).
+                self._remove([key for each in results for key in each.outputs])
+            self._result = result
+        except Exception as error:  # A job must always end, whatever breaks here.
+            self._result = JobResult(
+                status="Failed", failure_reason=INTERNAL_ERROR, detail=repr(error)
+            )
+        finally:
+            for instance in self._instances:
+                instance.clean_up()
+            self._ended.set()
+
+    def _remove(self, keys: list[str]) -> None:
+        if keys:
+            bucket, _ = split_uri(self._spec.request["TransformOutput"]["S3OutputPath"])
+            storage = open_storage(self._spec)
+            for key in keys:
+                storage.delete(bucket, key)
+
+
+class _Instance:
+    """One process of `transform_engine.instance` and the thread that reads what it says."""
+
+    def __init__(self, spec: InstanceSpec, on_event: Callable[[Mapping[str, Any]], None]) -> None:
+        self._spec = spec
+        self._on_event = on_event
+        self._folder = Path(
+            spec.job.work_dir, f"instance-{spec.instance_index}-{uuid.uuid4().hex[:8]}"
+        )
+        self._folder.mkdir(parents=True)
+        path = self._folder / "spec.json"
+        spec.write(path)
+        source_root = str(Path(__file__).resolve().parents[1])
+        python_path = os.pathsep.join(filter(None, (source_root, os.environ.get("PYTHONPATH"))))
+        self._errors = self._folder / "stderr.log"
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "transform_engine.instance", str(path), "--end-with-stdin"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "PYTHONPATH": python_path},
+                start_new_session=True,
+            )
+        self._last: Mapping[str, Any] | None = None
+        self._outputs: list[str] = []
+        self._done = self._failed = 0
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # Not ours: a library that prints.
+            if event.get("event") == "object":
+                self._done, self._failed = event["done"], event["failed"]
+                if event["ok"] and event.get("output") is not None:
+                    self._outputs.append(event["output"])
+            elif event.get("event") == "ended":
+                self._last = event
+            self._on_event({**event, "instance_id": self._spec.instance_id})
+
+    def terminate(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def wait(self, stopping: threading.Event) -> InstanceResult:
+        # An instance that is asked to stop gets its servers' time and some; then it is killed,
+        # and the keepers of its servers end those.
+        deadline: float | None = None
+        while self._process.poll() is None:
+            if stopping.is_set() and deadline is None:
+                deadline = time.monotonic() + self._spec.job.server_stop_timeout_s + 5
+            if deadline is not None and time.monotonic() > deadline:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            try:
+                self._process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+        self._reader.join(10)
+        counts: Any = {"done": self._done, "failed": self._failed, "outputs": tuple(self._outputs)}
+        if self._last is None:
+            if stopping.is_set():
+                return InstanceResult(ok=False, stopped=True, **counts)
+            tail = self._errors.read_bytes()[-2000:].decode(errors="replace")
+            return InstanceResult(
+                ok=False,
+                failure_reason=INTERNAL_ERROR,
+                detail=f"instance {self._spec.instance_index} must end by itself, got exit code "
+                f"{self._process.returncode}; its last words: {tail or 'none'}",
+                **counts,
+            )
+        return InstanceResult(
+            ok=self._last["ok"],
+            failure_reason=self._last["failure_reason"],
+            detail=self._last.get("detail"),
+            stopped=self._last.get("stopped", False),
+            **counts,
+        )
+
+    def clean_up(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._reader.join(10)
+        self._process.stdin.close()
+        self._process.stdout.close()
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,93 @@
+"""What a job and an instance of it are told: plain values that travel as JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Container:
+    """One model server of the model, run as a process.
+
+    :param command: what to run, such as `("/images/churn/serve", "serve")`.
+    :param cwd: the folder it runs in.
+    :param model_data_url: `s3://…/model.tar.gz`, unpacked to the folder `SM_MODEL_DIR`.
+    :param environment: the model's variables; the job's win over them.
+    :param name: ContainerHostname, which names the log stream in a pipeline.
+    """
+
+    command: tuple[str, ...]
+    cwd: str
+    model_data_url: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobSpec:
+    """One transform job.
+
+    :param request: the CreateTransformJob request, as `transform_request.validate` takes it.
+    :param containers: one model server, or a pipeline of two and more.
+    :param work_dir: an existing folder for scratch files; the job empties what it put there.
+    :param s3_endpoint: S3's address; None is AWS's own.
+    :param s3_folder: a folder whose sub-folders are buckets, instead of S3.
+    :param log_endpoint: where CloudWatch Logs answers; None keeps the logs in memory only.
+    :param max_instances: how many instances this machine can take; None is its number of CPUs.
+    """
+
+    job_name: str
+    request: Mapping[str, Any]
+    containers: tuple[Container, ...]
+    work_dir: str
+    s3_endpoint: str | None = None
+    s3_folder: str | None = None
+    region: str = "us-east-1"
+    log_endpoint: str | None = None
+    ping_timeout_s: float = 1800
+    server_stop_timeout_s: float = 30
+    model_size_limit_bytes: int = 30 * 2**30
+    max_instances: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InstanceSpec:
+    """One instance of a job: the job and which share of the objects is its own.
+
+    :param started_at: the job's start in seconds since 1970, the same for all its instances.
+    """
+
+    job: JobSpec
+    instance_id: str
+    instance_index: int
+    instance_count: int
+    started_at: int
+
+    def write(self, path: Path) -> None:
+        """Write what `python -m transform_engine.instance` reads."""
+        spec = asdict(self.job)
+        spec["model"] = {"containers": spec.pop("containers")}
+        spec |= {
+            "instance_id": self.instance_id,
+            "instance_index": self.instance_index,
+            "instance_count": self.instance_count,
+            "started_at": self.started_at,
+        }
+        path.write_text(json.dumps(spec))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the spec of an instance.
+
+        :raises TypeError, KeyError: a member is missing or unknown.
+        """
+        spec = json.loads(path.read_text())
+        own = {name: spec.pop(name) for name in ("instance_id", "instance_index", "instance_count")}
+        started_at = spec.pop("started_at")
+        containers = tuple(
+            Container(**{**container, "command": tuple(container["command"])})
+            for container in spec.pop("model")["containers"]
+        )
+        return cls(job=JobSpec(containers=containers, **spec), started_at=started_at, **own)
