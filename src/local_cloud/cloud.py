@@ -1,0 +1,306 @@
+"""Start, use and stop a local cloud."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import boto3
+import botocore.session
+from botocore.config import Config
+
+from local_cloud import docker_shim, processes
+from local_cloud.deploy import Deployer
+from local_cloud.emulator import check_version
+from local_cloud.errors import CloudUnavailable, PortInUse
+from local_cloud.images import Images
+
+ACCOUNT = "000000000000"
+"""The account of whoever does not ask for another one."""
+
+REGION = "us-east-1"
+"""The region of whoever does not ask for another one."""
+
+_HEALTH_PATH = "/_ministack/health"
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "SSL_CERT_FILE")
+_LOG_LINES = 15
+
+
+class LocalCloud:
+    """A cloud on this machine: the emulator with SageMaker, in a process of its own on 127.0.0.1.
+
+    Use it as a context manager. It keeps its data in `state_dir`, and finds it there again at the
+    next start; without one the data goes when it stops.
+
+    :param port: the port to listen on; a free one unless given.
+    :param start_limit_s: how long the server may take to answer.
+    :param ping_timeout_s: how long a model server may take to answer its first ping.
+    :param wait_scale: by what to multiply the waits of state machines (Wait, Retry).
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        state_dir: str | os.PathLike[str] | None = None,
+        region: str = REGION,
+        start_limit_s: float = 60.0,
+        ping_timeout_s: float = 1800.0,
+        wait_scale: float = 1.0,
+    ) -> None:
+        self.region = region
+        self._asked_port = port
+        self._asked_state_dir = state_dir
+        self._start_limit_s = start_limit_s
+        self._ping_timeout_s = ping_timeout_s
+        self._wait_scale = wait_scale
+        self._marker = uuid.uuid4().hex
+        self._port = 0
+        self._state_dir = Path()
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def endpoint(self) -> str:
+        """The URL that every AWS client of this cloud talks to."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def state_dir(self) -> Path:
+        """Where this cloud keeps its data, its images and its log."""
+        return self._state_dir
+
+    @property
+    def log_file(self) -> Path:
+        """The server's log."""
+        return self._state_dir / "server.log"
+
+    @property
+    def images(self) -> Images:
+        """The model images that this cloud knows."""
+        return Images(self._state_dir / "images")
+
+    def start(self) -> Self:
+        """Start the server and wait until it answers.
+
+        :raises PortInUse: another program listens on the port that was asked for.
+        :raises CloudUnavailable: it does not answer in time.
+        :raises EmulatorMismatch: the emulator is not the version that we extend.
+        """
+        check_version()
+        self._port = _free_port() if self._asked_port is None else self._asked_port
+        _must_be_free(self._port)
+        if self._asked_state_dir is None:
+            self._state_dir = Path(tempfile.mkdtemp(prefix="local-cloud-"))
+        else:
+            self._state_dir = Path(self._asked_state_dir).absolute()
+            self._state_dir.mkdir(parents=True, exist_ok=True)
+        arguments = [
+            *("--port", str(self._port)),
+            *("--state-dir", str(self._state_dir)),
+            *("--parent", str(os.getpid())),
+            *("--ping-timeout-s", str(self._ping_timeout_s)),
+        ]
+        with self.log_file.open("ab") as log:
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "local_cloud.server", *arguments],
+                env=self._server_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us; we then stop the server in order.
+            )
+        try:
+            self._wait_until_healthy()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End the server and all that it started; nothing of it is left when this returns."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.terminate()
+            try:
+                server.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                pass  # It can outlive a TERM; what comes now it cannot.
+            processes.end(self._marker, server.pid, grace_s=0.5)
+            server.wait()
+        if self._asked_state_dir is None and self._state_dir != Path():
+            shutil.rmtree(self._state_dir, ignore_errors=True)
+
+    def check(self) -> None:
+        """Make sure that the server is still there.
+
+        :raises CloudUnavailable: it was not started, or has died; shows its last log lines.
+        """
+        if self._server is None:
+            raise CloudUnavailable(
+                "the local cloud must be running, got one that was not started or was stopped; "
+                "start it first: with LocalCloud() as cloud"
+            )
+        code = self._server.poll()
+        if code is not None:
+            raise CloudUnavailable(
+                f"the local cloud's server must keep running, got {_ending(code)}; start it again."
+                f"{self._last_log_lines()}"
+            )
+
+    def environment(self, *, account: str = ACCOUNT) -> dict[str, str]:
+        """Return the variables that turn an AWS program to this cloud, and to nothing else."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": account,  # The emulator reads the account from it.
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+
+    def cdk_environment(self, *, account: str = ACCOUNT) -> dict[str, str]:
+        """Return the variables for the CDK CLI: `cdk bootstrap` and `cdk deploy` then come here.
+
+        Image assets go to this cloud's images, with no container engine.
+        """
+        return {
+            **self.environment(account=account),
+            "CDK_DEFAULT_ACCOUNT": account,
+            "CDK_DEFAULT_REGION": self.region,
+            "CDK_DOCKER": str(docker_shim.write_script(self._state_dir)),
+        }
+
+    def client(self, service: str, *, account: str = ACCOUNT, region: str | None = None) -> Any:
+        """Make a boto3 client of this cloud, whatever the user's own AWS configuration is."""
+        self.check()
+        session = botocore.session.Session(
+            {
+                "profile": (None, None, None, None),
+                "config_file": (None, None, os.devnull, None),
+                "credentials_file": (None, None, os.devnull, None),
+            }
+        )
+        return boto3.Session(botocore_session=session).client(
+            service,
+            endpoint_url=self.endpoint,
+            region_name=region or self.region,
+            aws_access_key_id=account,
+            aws_secret_access_key="local",
+            config=Config(proxies={}, retries={"mode": "standard", "max_attempts": 2}),
+        )
+
+    def deploy(
+        self,
+        assembly_dir: str | os.PathLike[str],
+        *,
+        parameters: Mapping[str, Mapping[str, str]] | None = None,
+        limit_s: float = 300.0,
+    ) -> dict[str, dict[str, str]]:
+        """Deploy a synthesized cloud assembly as it is; returns the outputs by stack name.
+
+        :param assembly_dir: the directory that `cdk synth` or `app.synth()` wrote.
+        :param parameters: template parameters by stack name.
+        :param limit_s: how long one stack may take.
+        :raises DeployFailed: names the resource that failed, and its reason.
+        :raises CloudUnavailable: the server has died.
+        """
+        self.check()
+        deployer = Deployer(
+            client=lambda service, account, region: self.client(
+                service, account=account, region=region
+            ),
+            images=self.images,
+            default_account=ACCOUNT,
+            default_region=self.region,
+            check=self.check,
+        )
+        return deployer.deploy(Path(assembly_dir), parameters=parameters or {}, limit_s=limit_s)
+
+    def _server_environment(self) -> dict[str, str]:
+        """Nothing of the user's AWS set-up goes in: every Lambda worker inherits all of it."""
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        own_modules = str(Path(__file__).parent.parent)
+        return {
+            **inherited,
+            "PYTHONPATH": own_modules,  # For when we run from a checkout that is not installed.
+            "PYTHONUNBUFFERED": "1",
+            "MINISTACK_REGION": self.region,
+            "SFN_WAIT_SCALE": str(self._wait_scale),
+            processes.MARKER: self._marker,
+        }
+
+    def _wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + self._start_limit_s
+        while not self._answers():
+            if self._server is not None and self._server.poll() is not None:
+                raise CloudUnavailable(
+                    f"the local cloud's server must start, got {_ending(self._server.returncode)};"
+                    f" see its last lines.{self._last_log_lines()}"
+                )
+            if time.monotonic() > deadline:
+                raise CloudUnavailable(
+                    f"the local cloud's server must answer within {self._start_limit_s:g} s, got "
+                    "no answer; free the machine or raise start_limit_s."
+                    f"{self._last_log_lines()}"
+                )
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(self.endpoint + _HEALTH_PATH, timeout=2) as response:
+                return bool(response.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _last_log_lines(self) -> str:
+        try:
+            lines = self.log_file.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        except FileNotFoundError:
+            return ""
+        return "".join(f"\n  | {line}" for line in lines)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _must_be_free(port: int) -> None:
+    with socket.socket() as probe:
+        # As a server does: a port that only waits for its last connections to fade is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PortInUse(port) from error
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"end by {signal.Signals(-code).name}"

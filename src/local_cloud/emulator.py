@@ -1,0 +1,203 @@
+"""The one module that names the emulator's own tables.
+
+ministack has no interface for plug-ins, so we extend the tables by which it finds services,
+resource types and task integrations. They can change with any release, hence one exact version.
+Import this module only in the server's process, after `configure`: the emulator reads the
+environment when it is imported.
+"""
+
+import importlib.metadata
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from local_cloud.errors import EmulatorMismatch
+
+VERSION = "1.5.33"
+"""The release whose tables these are."""
+
+Response = tuple[int, dict[str, str], bytes]
+
+
+class Service(Protocol):
+    """What the emulator asks of a service."""
+
+    async def handle_request(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, query_params: Any
+    ) -> Response:
+        """Answer one request of the service's API."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Hand out what to keep over a restart."""
+
+    def load_persisted_state(self, data: dict[str, Any]) -> None:
+        """Take back what was kept."""
+
+    def reset(self) -> None:
+        """Forget everything."""
+
+
+def check_version() -> None:
+    """Refuse an emulator that is not the one that we extend.
+
+    :raises EmulatorMismatch: another version is installed, or none.
+    """
+    try:
+        installed = importlib.metadata.version("ministack")
+    except importlib.metadata.PackageNotFoundError:
+        installed = "none"
+    if installed != VERSION:
+        raise EmulatorMismatch(
+            f"the emulator must be ministack {VERSION}, whose tables the local cloud extends, "
+            f"got {installed}; run: pip install ministack=={VERSION}"
+        )
+
+
+def configure(port: int, state_dir: Path) -> None:
+    """Set what the emulator reads at import: where it listens, what it keeps, nothing else open."""
+    temporary = state_dir / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    os.environ.update(
+        {
+            "GATEWAY_PORT": str(port),
+            "BIND_HOST": "127.0.0.1",
+            "MINISTACK_HOST": "localhost",
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            "USE_SSL": "0",
+            "LAMBDA_EXECUTOR": "local",
+            # It removes containers that an emulator left, at every start: never a stranger's.
+            "DOCKER_HOST": f"unix://{state_dir}/no-container-engine",
+            "PERSIST_STATE": "1",
+            "STATE_DIR": str(state_dir / "services"),
+            "S3_PERSIST": "1",
+            "S3_DATA_DIR": str(state_dir / "s3"),
+            "TMPDIR": str(temporary),  # Lambda code is unpacked there, and goes with the cloud.
+        }
+    )
+
+
+def add_service(name: str, target_prefix: str, service: Service) -> None:
+    """Serve a JSON service that the emulator lacks, under its AWS target prefix."""
+    from ministack import app
+    from ministack.core import router
+
+    app.SERVICE_REGISTRY[name] = {"module": name}
+    app.SERVICE_HANDLERS[name] = app._lazy_handler(name)
+    app._state_map[name] = name
+    app._loaded_modules[name] = service
+    router.SERVICE_PATTERNS[name] = {
+        "target_prefixes": [target_prefix],
+        "host_patterns": [rf"(api\.)?{re.escape(name)}\."],
+    }
+
+
+def add_sdk_integration(name: str, target_prefix: str, error_prefix: str) -> None:
+    """Let state machines call the service's API as `aws-sdk:<name>:<action>`."""
+    from ministack.services import stepfunctions
+
+    stepfunctions._AWS_SDK_SERVICE_MAP[name] = {
+        "target_prefix": target_prefix.rstrip("."),
+        "protocol": "json",
+    }
+    stepfunctions._AWS_SDK_ERROR_PREFIX[name] = error_prefix
+
+
+def add_task(resource: str, run: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+    """Run `run(resource, arguments)` for a state machine's task, on the execution's thread."""
+    from ministack.services import stepfunctions
+
+    stepfunctions._SERVICE_DISPATCH[resource] = run
+
+
+def task_error(error: str, cause: str) -> Exception:
+    """Make the exception by which a task tells the state machine its error name and cause."""
+    from ministack.services import stepfunctions
+
+    failure: Exception = stepfunctions._ExecutionError(error, cause)
+    return failure
+
+
+def add_resource_type(
+    name: str,
+    *,
+    create: Callable[[str, dict[str, Any], str], tuple[str, dict[str, str]]],
+    update: Callable[[str, dict[str, Any], dict[str, Any], str, str], tuple[str, dict[str, str]]],
+    delete: Callable[[str, dict[str, Any]], None],
+) -> None:
+    """Let CloudFormation make, replace and delete resources of a type the emulator lacks."""
+    from ministack.services.cloudformation import provisioners
+
+    provisioners._RESOURCE_HANDLERS[name] = {
+        "create": create,
+        "update": update,
+        "update_with_logical_id": True,
+        "delete": delete,
+    }
+
+
+def scoped_dict() -> Any:
+    """Make a dict that keeps every account's and region's entries apart, and over restarts."""
+    from ministack.core.responses import AccountRegionScopedDict
+
+    return AccountRegionScopedDict()
+
+
+def account() -> str:
+    """Name the account of the request that this thread or task works on."""
+    from ministack.core.responses import get_account_id
+
+    return str(get_account_id())
+
+
+def region() -> str:
+    """Name the region of the request that this thread or task works on."""
+    from ministack.core.responses import get_region
+
+    return str(get_region())
+
+
+def put_event(source: str, detail_type: str, resource: str, detail: Mapping[str, Any]) -> None:
+    """Send an event of an AWS service to the account's default bus."""
+    from ministack.services import eventbridge
+
+    entry = {
+        "Source": source,
+        "DetailType": detail_type,
+        "Detail": json.dumps(detail),
+        "Resources": [resource],
+    }
+    eventbridge._put_events({"Entries": [entry]}, allow_aws_source=True)
+
+
+async def has_objects(bucket: str, prefix: str) -> bool:
+    """Tell whether at least one object of the bucket starts with that prefix."""
+    from ministack import app
+
+    query = {"list-type": ["2"], "prefix": [prefix], "max-keys": ["1"]}
+    status, _, body = await app.SERVICE_HANDLERS["s3"]("GET", f"/{bucket}", {}, b"", query)
+    return status == 200 and b"<Key>" in (body if isinstance(body, bytes) else body.encode())
+
+
+def call(name: str, target: str, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Call a service from a thread of the server, in that thread's account and region."""
+    from ministack import app
+
+    headers = {"x-amz-target": target, "content-type": "application/x-amz-json-1.1"}
+    status, _, body = app.call_service_handler_sync(
+        app.SERVICE_HANDLERS[name], "POST", "/", headers, json.dumps(request).encode(), {}
+    )
+    return status, json.loads(body) if body else {}
+
+
+def serve() -> None:
+    """Run the emulator until it is told to stop."""
+    import sys
+
+    from ministack import app
+
+    sys.argv = ["ministack"]  # It reads options of its own.
+    app.main()

@@ -1,0 +1,115 @@
+"""SageMaker models: what CreateModel keeps, and which of them Batch Transform can run."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import transform_request
+from local_cloud import emulator
+from local_cloud.errors import ImageRefused
+from local_cloud.images import Images
+from local_cloud.refusals import Refusal, invalid
+
+_KEPT = (
+    "PrimaryContainer",
+    "Containers",
+    "InferenceExecutionConfig",
+    "ExecutionRoleArn",
+    "VpcConfig",
+    "EnableNetworkIsolation",
+)
+
+
+class Models:
+    """The models of every account and region."""
+
+    def __init__(self, images: Images) -> None:
+        self.stored = emulator.scoped_dict()
+        self._images = images
+
+    def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Store a model; its images must be known here, as they must be in ECR on AWS."""
+        name = required(request, "ModelName")
+        if name in self.stored:
+            raise invalid(f"Cannot create already existing model {arn(name)!r}.")
+        if ("PrimaryContainer" in request) == ("Containers" in request):
+            raise invalid("Provide exactly one of PrimaryContainer and Containers.")
+        for container in containers(request):
+            if "Image" in container:
+                self._must_know(container["Image"])
+            elif "ModelPackageName" not in container:
+                raise invalid("A container must have an Image or a ModelPackageName.")
+        self.stored[name] = {
+            "ModelName": name,
+            "ModelArn": arn(name),
+            "CreationTime": round(time.time(), 3),
+            "EnableNetworkIsolation": False,
+            **{member: request[member] for member in _KEPT if member in request},
+        }
+        return {"ModelArn": arn(name)}
+
+    def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the model as it was created."""
+        return self.find(required(request, "ModelName"))
+
+    def delete(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Forget the model; jobs that run keep what they have."""
+        self.find(required(request, "ModelName"))
+        del self.stored[request["ModelName"]]
+        return {}
+
+    def list(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the summaries that the filters leave, unsorted."""
+        summaries = [
+            {member: model[member] for member in ("ModelName", "ModelArn", "CreationTime")}
+            for model in self.stored.values()
+        ]
+        wanted = request.get("NameContains", "")
+        return [summary for summary in summaries if wanted in summary["ModelName"]]
+
+    def find(self, name: str) -> dict[str, Any]:
+        """Look a model up, in the words of the service when there is none."""
+        model: dict[str, Any] | None = self.stored.get(name)
+        if model is None:
+            raise invalid(f'Could not find model "{arn(name)}".')
+        return model
+
+    def for_transform(self, name: str) -> dict[str, Any]:
+        """Look up a model that a transform job can run (reference §3)."""
+        model = self.find(name)
+        try:
+            transform_request.validate_model(model)
+        except transform_request.InvalidRequest as error:
+            raise invalid("; ".join(error.problems)) from error
+        return model
+
+    def _must_know(self, uri: str) -> None:
+        try:
+            self._images.find(uri)
+        except ImageRefused as error:
+            raise invalid(f"Requested image {uri} not found: {error}") from error
+
+
+def arn(name: str) -> str:
+    """Return the ARN of the model of that name, in the caller's account and region."""
+    return f"arn:aws:sagemaker:{emulator.region()}:{emulator.account()}:model/{name}"
+
+
+def containers(model: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a model's containers, in the order in which a record passes them."""
+    if "Containers" in model:
+        return list(model["Containers"])
+    return [model["PrimaryContainer"]]
+
+
+def required(request: Mapping[str, Any], member: str) -> str:
+    """Return a member that must be there."""
+    value = request.get(member)
+    if not isinstance(value, str) or not value:
+        raise Refusal(
+            "ValidationException",
+            "1 validation error detected: Value null at "
+            f"'{member[0].lower()}{member[1:]}' failed to satisfy constraint: "
+            "Member must not be null",
+        )
+    return value

@@ -1,0 +1,15 @@
+"""What SageMaker answers to a call that it does not accept."""
+
+
+class Refusal(Exception):
+    """A refused call: the error's code as the API writes it, and the message."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def invalid(message: str) -> Refusal:
+    """Refuse what is not valid; SageMaker does not model this error (reference §1)."""
+    return Refusal("ValidationException", message)

@@ -1,0 +1,102 @@
+"""The local cloud's server: `python -m local_cloud.server --port N --state-dir DIR`.
+
+One process: the emulator with SageMaker plugged in. It ends with its parent, so that a killed
+test run or demo leaves nothing behind, and it ends what it started: Lambda workers, jobs.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+
+from local_cloud import emulator, processes
+from local_cloud.errors import LocalCloudError
+
+_PARENT_POLL_S = 0.5
+_SHUTDOWN_LIMIT_S = 10.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until told to stop; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m local_cloud.server", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument(
+        "--parent",
+        type=int,
+        default=os.getppid(),
+        help="process to end with (default: the one that starts this; 0: none)",
+    )
+    parser.add_argument(
+        "--ping-timeout-s",
+        type=float,
+        default=1800,
+        help="seconds a model server may take to answer its first ping (default: as on AWS)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        emulator.check_version()
+    except LocalCloudError as error:
+        print(f"local_cloud.server: {error}", file=sys.stderr)
+        return 2
+    marker = os.environ.setdefault(processes.MARKER, uuid.uuid4().hex)
+    state_dir = options.state_dir.resolve()
+    emulator.configure(options.port, state_dir)
+    if options.parent:
+        _watch(options.parent, marker)
+    _plug_in(options.port, state_dir, options.ping_timeout_s)
+    try:
+        emulator.serve()
+    finally:
+        processes.end(marker, grace_s=2.0)
+    # Worker threads of the emulator can block for ever; everything is saved by now.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _plug_in(port: int, state_dir: Path, ping_timeout_s: float) -> None:
+    """Add what the emulator lacks. Imported late: the emulator reads the environment at import."""
+    from local_cloud import patches, sagemaker
+    from local_cloud.engine import Engine
+
+    patches.apply()
+    engine = Engine(endpoint=f"http://127.0.0.1:{port}", ping_timeout_s=ping_timeout_s)
+    sagemaker.plug_in(launch=engine.launch, state_dir=state_dir)
+
+
+def _watch(parent: int, marker: str) -> None:
+    ours = os.getppid() == parent
+
+    def wait_for_its_end() -> None:
+        # A parent that ended hands us to another one, even before somebody asks for its exit code.
+        while os.getppid() == parent if ours else _exists(parent):
+            time.sleep(_PARENT_POLL_S)
+        print("local_cloud.server: the process that started this has ended, so this ends too")
+        threading.Timer(_SHUTDOWN_LIMIT_S, _end_hard, [marker]).start()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait_for_its_end, name="parent-watch", daemon=True).start()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # It exists and is another user's.
+    return True
+
+
+def _end_hard(marker: str) -> None:
+    processes.end(marker, grace_s=0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""Transform jobs as the service keeps them: statuses, refusals, what Describe and List show."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import transform_request
+from local_cloud import emulator
+from local_cloud.job_runner import INTERNAL_ERROR, JobRunner, Outcome
+from local_cloud.models import Models, required
+from local_cloud.refusals import Refusal, invalid
+
+_LOG = logging.getLogger("local_cloud.transform_jobs")
+
+_SUMMARY = (
+    "TransformJobName",
+    "TransformJobArn",
+    "CreationTime",
+    "TransformEndTime",
+    "LastModifiedTime",
+    "TransformJobStatus",
+    "FailureReason",
+)
+_NOT_DESCRIBED = ("LastModifiedTime",)
+_IN_EVENT = (
+    "TransformJobName",
+    "TransformJobArn",
+    "TransformJobStatus",
+    "FailureReason",
+    "ModelName",
+    "MaxConcurrentTransforms",
+    "MaxPayloadInMB",
+    "BatchStrategy",
+    "Environment",
+    "TransformInput",
+    "TransformOutput",
+    "TransformResources",
+    "CreationTime",
+    "TransformStartTime",
+    "TransformEndTime",
+)
+_TIMES = ("CreationTime", "TransformStartTime", "TransformEndTime")
+_OVER = ("Completed", "Failed", "Stopped")
+
+
+class TransformJobs:
+    """The jobs of every account and region, and the only writer of their statuses."""
+
+    def __init__(self, models: Models, runner: JobRunner) -> None:
+        self.stored = emulator.scoped_dict()
+        self._models = models
+        self._runner = runner
+        self._changed = threading.Condition()
+
+    async def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Check the request as the service does, and start the job."""
+        try:
+            transform_request.validate(request, foresee=False)
+        except transform_request.InvalidRequest as error:
+            raise invalid("; ".join(error.problems)) from error
+        name = request["TransformJobName"]
+        self._must_be_new(name)
+        model = self._models.for_transform(request["ModelName"])
+        await _input_must_exist(request, model)
+        with self._changed:
+            self._must_be_new(name)  # Looking at the input took a while.
+            job = _described(request)
+            self.stored[name] = job
+        self._announce(job)
+        self._runner.start(
+            job["TransformJobArn"],
+            request,
+            model,
+            on_start=lambda: self._started(job),
+            on_end=lambda outcome: self._ended(job, outcome),
+        )
+        return {"TransformJobArn": job["TransformJobArn"]}
+
+    def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all about one job."""
+        job = self._find(required(request, "TransformJobName"))
+        return {member: value for member, value in job.items() if member not in _NOT_DESCRIBED}
+
+    def list(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the summaries that the filters leave, unsorted."""
+        return [
+            {member: job[member] for member in _SUMMARY if member in job}
+            for job in self.stored.values()
+            if _matches(job, request)
+        ]
+
+    def stop(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask the job to end; it is Stopping until its processes are gone."""
+        job = self._find(required(request, "TransformJobName"))
+        with self._changed:
+            if job["TransformJobStatus"] in _OVER:
+                raise invalid(
+                    "The request was rejected because the transform job is in status "
+                    f"{job['TransformJobStatus']}."
+                )
+            stopping = job["TransformJobStatus"] == "InProgress"
+            if stopping:
+                self._set(job, "Stopping")
+        if stopping:
+            self._announce(job)
+            self._runner.stop(job["TransformJobArn"])
+        return {}
+
+    def wait(self, name: str, *, limit_s: float) -> str:
+        """Wait for the job's end, at most that long; returns its status then."""
+        job = self._find(name)
+        with self._changed:
+            self._changed.wait_for(lambda: job["TransformJobStatus"] in _OVER, timeout=limit_s)
+        return str(job["TransformJobStatus"])
+
+    def interrupted(self) -> None:
+        """Fail the jobs that a former process of this cloud left in flight."""
+        for job in self.stored._data.values():
+            if job["TransformJobStatus"] not in _OVER:
+                job["FailureReason"] = INTERNAL_ERROR  # What a lost instance gives on AWS.
+                job["TransformEndTime"] = _now()
+                self._set(job, "Failed")
+
+    def _must_be_new(self, name: str) -> None:
+        if name in self.stored:
+            raise Refusal(
+                "ResourceInUse",
+                "Job name must be unique within an AWS account and region, and a job with this "
+                f"name already exists ({arn(name)})",
+            )
+
+    def _find(self, name: str) -> dict[str, Any]:
+        job: dict[str, Any] | None = self.stored.get(name)
+        if job is None:
+            raise Refusal("ResourceNotFound", f"Requested resource not found: {arn(name)}")
+        return job
+
+    def _started(self, job: dict[str, Any]) -> None:
+        job["TransformStartTime"] = job["LastModifiedTime"] = _now()
+
+    def _ended(self, job: dict[str, Any], outcome: Outcome) -> None:
+        with self._changed:
+            job["TransformEndTime"] = _now()
+            job.setdefault("TransformStartTime", job["TransformEndTime"])
+            if outcome.failure_reason is not None:
+                job["FailureReason"] = outcome.failure_reason[:1024]
+            self._set(job, outcome.status)
+        _LOG.info("job %s: %s", job["TransformJobName"], outcome.status)
+        self._announce(job)
+
+    def _set(self, job: dict[str, Any], status: str) -> None:
+        with self._changed:
+            job["TransformJobStatus"] = status
+            job["LastModifiedTime"] = _now()
+            self._changed.notify_all()
+
+    def _announce(self, job: Mapping[str, Any]) -> None:
+        detail = {member: job[member] for member in _IN_EVENT if member in job}
+        for member in _TIMES:
+            if member in detail:
+                detail[member] = datetime.fromtimestamp(detail[member], UTC).isoformat()
+        emulator.put_event(
+            "aws.sagemaker",
+            "SageMaker Transform Job State Change",
+            job["TransformJobArn"],
+            detail,
+        )
+
+
+def arn(name: str) -> str:
+    """Return the ARN of the job of that name, in the caller's account and region."""
+    return f"arn:aws:sagemaker:{emulator.region()}:{emulator.account()}:transform-job/{name}"
+
+
+def _now() -> float:
+    return round(time.time(), 3)
+
+
+def _described(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the Describe shape of a new job; only these defaults are written back (§2)."""
+    now = _now()
+    return {
+        **{member: value for member, value in request.items() if member != "Tags"},
+        "TransformJobArn": arn(request["TransformJobName"]),
+        "TransformJobStatus": "InProgress",
+        "TransformInput": {"CompressionType": "None", **request["TransformInput"]},
+        "TransformOutput": {"KmsKeyId": "", **request["TransformOutput"]},
+        "DataProcessing": {
+            "InputFilter": "$",
+            "OutputFilter": "$",
+            "JoinSource": "None",
+            **request.get("DataProcessing", {}),
+        },
+        "CreationTime": now,
+        "LastModifiedTime": now,
+    }
+
+
+def _matches(job: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
+    wanted: Iterable[bool] = (
+        request.get("NameContains", "") in job["TransformJobName"],
+        request.get("StatusEquals", job["TransformJobStatus"]) == job["TransformJobStatus"],
+        job["CreationTime"] > request.get("CreationTimeAfter", 0),
+        job["CreationTime"] < request.get("CreationTimeBefore", float("inf")),
+        job["LastModifiedTime"] > request.get("LastModifiedTimeAfter", 0),
+        job["LastModifiedTime"] < request.get("LastModifiedTimeBefore", float("inf")),
+    )
+    return all(wanted)
+
+
+async def _input_must_exist(request: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Refuse a job without input: the service lists it before it accepts the job (§1.9)."""
+    uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
+    scheme, _, rest = uri.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme != "s3" or await emulator.has_objects(bucket, prefix):
+        return
+    raise invalid(
+        f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that '
+        f"the bucket exists in the selected region ({emulator.region()}), that objects exist under "
+        f'that S3 prefix, and that the role "{model.get("ExecutionRoleArn", "")}" has '
+        f'"s3:ListBucket" permissions on bucket "{bucket}".'
+    )
