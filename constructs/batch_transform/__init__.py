@@ -1,1 +1,39 @@
 """CDK constructs for event-driven SageMaker Batch Transform."""
+
+from batch_transform.grants import BatchTransformGrants
+from batch_transform.index import PredictionIndex
+from batch_transform.metrics import BatchTransformMetrics
+from batch_transform.model import TransformModel
+from batch_transform.pipeline import BatchTransform
+from batch_transform.policy import BatchPolicy
+from batch_transform.settings import (
+    AssembleWith,
+    BatchStrategy,
+    CompressionType,
+    DataCapture,
+    DataProcessing,
+    Experiment,
+    JoinSource,
+    ModelClientConfig,
+    SplitType,
+    TransformSettings,
+)
+
+__all__ = [
+    "AssembleWith",
+    "BatchPolicy",
+    "BatchStrategy",
+    "BatchTransform",
+    "BatchTransformGrants",
+    "BatchTransformMetrics",
+    "CompressionType",
+    "DataCapture",
+    "DataProcessing",
+    "Experiment",
+    "JoinSource",
+    "ModelClientConfig",
+    "PredictionIndex",
+    "SplitType",
+    "TransformModel",
+    "TransformSettings",
+]

@@ -1,0 +1,136 @@
+"""Where drops arrive and outputs appear."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from aws_cdk import Duration, RemovalPolicy, Token
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+PREDICTIONS = "predictions/"
+RUNS = "runs/"
+REPORTS = "reports/"
+
+_UNFINISHED_UPLOADS = Duration.days(7)
+_RUN_FILES = Duration.days(30)
+
+
+class TransformBuckets(Construct):
+    """The input and the output bucket: own ones, or those that exist already."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        input_bucket: s3.IBucket | None,
+        output_bucket: s3.IBucket | None,
+        input_prefix: str,
+        encryption_key: kms.IKey | None,
+        removal_policy: RemovalPolicy,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        _check_prefix(input_prefix)
+        if input_bucket is not None and output_bucket is not None:
+            _check_overlap(input_bucket, output_bucket, input_prefix)
+        self.input_prefix = input_prefix
+        self.input: s3.IBucket = input_bucket or self._own_input(encryption_key, removal_policy)
+        self.output: s3.IBucket = output_bucket or self._own_output(encryption_key, removal_policy)
+
+    @property
+    def keys(self) -> Sequence[kms.IKey]:
+        """The KMS keys of both buckets, each once."""
+        keys = [self.input.encryption_key, self.output.encryption_key]
+        return list({key.key_arn: key for key in keys if key is not None}.values())
+
+    def inputs_arn(self) -> str:
+        """Every object that can be a drop."""
+        return self.input.arn_for_objects(f"{self.input_prefix}*")
+
+    def key_use(self, *actions: str) -> list[iam.PolicyStatement]:
+        """Return the statement that lets its holder use the buckets' keys; none without keys."""
+        if not self.keys:
+            return []
+        return [
+            iam.PolicyStatement(actions=list(actions), resources=[key.key_arn for key in self.keys])
+        ]
+
+    def _own_input(self, key: kms.IKey | None, removal_policy: RemovalPolicy) -> s3.Bucket:
+        bucket = self._own_bucket("Input", key, removal_policy, lifecycle_rules=[])
+        # The L2's event_bridge_enabled brings a custom resource and its Lambda function.
+        cast(
+            s3.CfnBucket, bucket.node.default_child
+        ).notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
+            event_bridge_configuration=s3.CfnBucket.EventBridgeConfigurationProperty(
+                event_bridge_enabled=True
+            )
+        )
+        return bucket
+
+    def _own_output(self, key: kms.IKey | None, removal_policy: RemovalPolicy) -> s3.Bucket:
+        # In a versioned bucket an expired object is only hidden: its version has to go, too.
+        rules = [
+            s3.LifecycleRule(
+                id="ExpireRunFiles",
+                prefix=RUNS,
+                expiration=_RUN_FILES,
+                noncurrent_version_expiration=Duration.days(1),
+            ),
+            s3.LifecycleRule(
+                id="RemoveMarkersOfRunFiles", prefix=RUNS, expired_object_delete_marker=True
+            ),
+        ]
+        return self._own_bucket("Output", key, removal_policy, lifecycle_rules=rules)
+
+    def _own_bucket(
+        self,
+        construct_id: str,
+        key: kms.IKey | None,
+        removal_policy: RemovalPolicy,
+        *,
+        lifecycle_rules: Sequence[s3.LifecycleRule],
+    ) -> s3.Bucket:
+        return s3.Bucket(
+            self,
+            construct_id,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            bucket_key_enabled=True if key is not None else None,
+            encryption=s3.BucketEncryption.S3_MANAGED if key is None else s3.BucketEncryption.KMS,
+            encryption_key=key,
+            enforce_ssl=True,
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    id="AbortUnfinishedUploads",
+                    abort_incomplete_multipart_upload_after=_UNFINISHED_UPLOADS,
+                ),
+                *lifecycle_rules,
+            ],
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            removal_policy=removal_policy,
+            versioned=True,
+        )
+
+
+def _check_prefix(input_prefix: str) -> None:
+    if Token.is_unresolved(input_prefix):
+        return
+    if not input_prefix.endswith("/") or input_prefix.startswith("/"):
+        better = f"{input_prefix.strip('/') or 'input'}/"
+        raise ValueError(
+            f"input_prefix must end with '/' and not start with it, got {input_prefix!r}; "
+            f"use {better!r}, or objects beside it would be taken for drops"
+        )
+
+
+def _check_overlap(input_bucket: s3.IBucket, output_bucket: s3.IBucket, input_prefix: str) -> None:
+    if input_bucket.bucket_name != output_bucket.bucket_name:
+        return
+    for prefix in (PREDICTIONS, RUNS, REPORTS):
+        if prefix.startswith(input_prefix) or input_prefix.startswith(prefix):
+            raise ValueError(
+                f"input_prefix must not overlap the output prefix {prefix!r} of the same bucket, "
+                f"got {input_prefix!r}; choose another input_prefix or another bucket, "
+                "or the pipeline would score its own output"
+            )

@@ -1,0 +1,81 @@
+"""The function that makes batches of what waits and starts a run for each."""
+
+from aws_cdk import ArnFormat, Size, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from batch_transform.buckets import RUNS, TransformBuckets
+from batch_transform.functions import TransformFunctions, receive_from, send_to
+from batch_transform.ledger import Ledger
+from batch_transform.policy import BatchPolicy
+from batch_transform.wake import DISPATCH_TIMEOUT, WakeUps
+
+
+class Dispatch(Construct):
+    """While a batch is due and a slot is free: claims drops, writes the manifest, starts a run."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        pipeline_id: str,
+        buckets: TransformBuckets,
+        ledger: Ledger,
+        wake_ups: WakeUps,
+        state_machine: sfn.CfnStateMachine,
+        batch: BatchPolicy,
+        max_concurrent_runs: int,
+        functions: TransformFunctions,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        executions_arn = Stack.of(self).format_arn(
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+            service="states",
+            resource="execution",
+            resource_name=f"{state_machine.attr_name}:*",
+        )
+        self.function = functions.define(
+            self,
+            "Function",
+            module="dispatch",
+            description="Makes batches and starts runs",
+            environment={
+                "PIPELINE_ID": pipeline_id,
+                "LEDGER_TABLE": ledger.table.table_name,
+                "INPUT_BUCKET": buckets.input.bucket_name,
+                "OUTPUT_BUCKET": buckets.output.bucket_name,
+                "STATE_MACHINE_ARN": state_machine.ref,
+                "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
+                "MAX_CONCURRENT_RUNS": str(max_concurrent_runs),
+                **batch.to_environment(),
+            },
+            statements=[
+                receive_from(wake_ups.queue),
+                send_to(wake_ups.queue),
+                *ledger.allow(
+                    "ConditionCheckItem",
+                    "GetItem",
+                    "PutItem",
+                    "Query",
+                    "UpdateItem",
+                    queue=True,
+                ),
+                iam.PolicyStatement(
+                    actions=["s3:GetObject", "s3:PutObject"],
+                    resources=[buckets.output.arn_for_objects(f"{RUNS}*")],
+                ),
+                *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey"),
+                iam.PolicyStatement(
+                    actions=["states:StartExecution"], resources=[state_machine.ref]
+                ),
+                iam.PolicyStatement(
+                    actions=["states:DescribeExecution"], resources=[executions_arn]
+                ),
+            ],
+            memory=Size.mebibytes(512),
+            timeout=DISPATCH_TIMEOUT,
+        )
+        wake_ups.wake(self.function)
+        wake_ups.wake_when_a_run_ends(state_machine)

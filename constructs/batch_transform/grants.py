@@ -1,0 +1,123 @@
+"""What others may do with a pipeline."""
+
+from typing import TYPE_CHECKING
+
+from aws_cdk import ArnFormat, Stack
+from aws_cdk import aws_iam as iam
+
+from batch_transform.buckets import PREDICTIONS, REPORTS
+from batch_transform.ledger import QUEUE_INDEX, table_key_use
+from batch_transform.model import scoring_statements
+
+if TYPE_CHECKING:
+    from batch_transform.pipeline import BatchTransform
+
+
+class BatchTransformGrants:
+    """Permissions that others ask of a `BatchTransform`; see `BatchTransform.grants`."""
+
+    def __init__(self, pipeline: "BatchTransform") -> None:
+        self._pipeline = pipeline
+
+    def drop(self, grantee: iam.IGrantable) -> None:
+        """Let `grantee` put inputs under the watched prefix, and nothing else."""
+        buckets = self._pipeline.buckets
+        self._allow(
+            grantee,
+            iam.PolicyStatement(
+                actions=["s3:AbortMultipartUpload", "s3:PutObject"],
+                resources=[buckets.inputs_arn()],
+            ),
+            # Parts of a multipart upload are read back under the key.
+            *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey"),
+        )
+
+    def read(self, grantee: iam.IGrantable) -> None:
+        """Let `grantee` list and read predictions and reports."""
+        buckets = self._pipeline.buckets
+        prefixes = [f"{PREDICTIONS}*", f"{REPORTS}*"]
+        self._allow(
+            grantee,
+            iam.PolicyStatement(
+                actions=["s3:GetObject"],
+                resources=[buckets.output.arn_for_objects(prefix) for prefix in prefixes],
+            ),
+            iam.PolicyStatement(
+                actions=["s3:ListBucket"],
+                conditions={"StringLike": {"s3:prefix": prefixes}},
+                resources=[buckets.output.bucket_arn],
+            ),
+            *buckets.key_use("kms:Decrypt"),
+        )
+
+    def lookup(self, grantee: iam.IGrantable) -> None:
+        """Let `grantee` ask the API for predictions.
+
+        :raises ValueError: the pipeline has no index.
+        """
+        lookup = self._pipeline.lookup
+        if lookup is None:
+            raise ValueError(
+                f"grants.lookup needs a pipeline with an index, got {self._pipeline.node.path} "
+                "without one; pass index=PredictionIndex(...)"
+            )
+        routes = Stack.of(self._pipeline).format_arn(
+            resource=lookup.api.api_id,
+            resource_name="*/GET/predictions/*",
+            service="execute-api",
+        )
+        self._allow(
+            grantee, iam.PolicyStatement(actions=["execute-api:Invoke"], resources=[routes])
+        )
+
+    def watch(self, grantee: iam.IGrantable) -> None:
+        """Let `grantee` see drops and runs: the ledger, the executions, the SSM parameters."""
+        pipeline = self._pipeline
+        stack = Stack.of(pipeline)
+        ledger = pipeline.ledger.table.table_arn
+        self._allow(
+            grantee,
+            iam.PolicyStatement(
+                actions=["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"],
+                resources=[ledger, f"{ledger}/index/{QUEUE_INDEX}"],
+            ),
+            *table_key_use(pipeline.encryption_key),
+            iam.PolicyStatement(
+                actions=["states:ListExecutions"], resources=[pipeline.state_machine.ref]
+            ),
+            iam.PolicyStatement(
+                actions=["states:DescribeExecution", "states:GetExecutionHistory"],
+                resources=[
+                    stack.format_arn(
+                        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                        resource="execution",
+                        resource_name=f"{pipeline.state_machine.attr_name}:*",
+                        service="states",
+                    )
+                ],
+            ),
+            iam.PolicyStatement(
+                actions=["ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath"],
+                resources=[
+                    stack.format_arn(
+                        resource="parameter",
+                        resource_name=f"batch-transform/{pipeline.pipeline_id}{rest}",
+                        service="ssm",
+                    )
+                    for rest in ("", "/*")
+                ],
+            ),
+        )
+
+    def score(self, role: iam.IGrantable) -> None:
+        """Let the role of an existing model read the drops and write the outputs."""
+        pipeline = self._pipeline
+        self._allow(
+            role,
+            *scoring_statements(pipeline, buckets=pipeline.buckets, settings=pipeline.settings),
+        )
+
+    @staticmethod
+    def _allow(grantee: iam.IGrantable, *statements: iam.PolicyStatement) -> None:
+        for statement in statements:
+            grantee.grant_principal.add_to_principal_policy(statement)

@@ -1,0 +1,284 @@
+"""The construct: a file in S3 becomes its predictions in S3."""
+
+import hashlib
+import re
+
+from aws_cdk import Duration, RemovalPolicy, Stack, Token
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from batch_transform.buckets import TransformBuckets
+from batch_transform.discovery import Discovery
+from batch_transform.dispatch import Dispatch
+from batch_transform.functions import TransformFunctions
+from batch_transform.grants import BatchTransformGrants
+from batch_transform.index import Index, PredictionIndex
+from batch_transform.intake import Intake
+from batch_transform.ledger import Ledger
+from batch_transform.lookup import Lookup
+from batch_transform.metrics import BatchTransformMetrics
+from batch_transform.model import TransformModel
+from batch_transform.policy import BatchPolicy
+from batch_transform.request import check_settings, job_request
+from batch_transform.run import Run
+from batch_transform.settings import TransformSettings
+from batch_transform.settle import Settle
+from batch_transform.state_machine import JOB_NAME, MANIFEST_URI, OUTPUT_URI
+from batch_transform.wake import WakeUps
+
+# Beside it, a transform job's name has the run's time, six digits and the attempt: 63 in all.
+_PIPELINE_ID_LENGTH = 28
+_PIPELINE_ID = re.compile(r"[a-z0-9](-*[a-z0-9])*")
+_HASH_LENGTH = 8
+_LONGEST_EXECUTION = Duration.days(365)
+
+
+class BatchTransform(Construct):
+    """Scores every object dropped under a prefix with one SageMaker model.
+
+    Drops that arrive together become one run: one execution of the state machine, which runs one
+    transform job. The predictions of `input/a.csv` appear at `predictions/input/a.csv.out`.
+
+        pipeline = BatchTransform(
+            self,
+            "Churn",
+            model=TransformModel.from_artifact("build/model", "image"),
+            instance_type="ml.m5.large",
+            settings=TransformSettings.csv(),
+        )
+        pipeline.grants.drop(uploader)
+
+    :param model: what scores.
+    :param instance_type: of the transform jobs, such as `ml.m5.large`.
+    :param instance_count: machines per job; one object is scored by one machine.
+    :param settings: how records are cut, filtered, joined and assembled. Default: JSON Lines.
+    :param index: makes predictions findable by record id through an HTTP API. Default: none.
+    :param batch: when waiting drops become a run. Default: `BatchPolicy()`.
+    :param input_bucket: where drops arrive. One of yours must send its events to EventBridge (its
+        properties, "Amazon EventBridge: On"), which CDK cannot see; without it no run ever starts.
+        Default: a new, private, versioned bucket.
+    :param output_bucket: where predictions, reports and the files of runs appear. In one of
+        yours, expire `runs/` by a lifecycle rule. Default: a new, private, versioned bucket.
+    :param input_prefix: only objects under it are drops; ends with `/`.
+    :param input_suffix: only objects that end with it are drops.
+    :param max_concurrent_runs: transform jobs in flight; mind the account's quota.
+    :param max_attempts: runs that may try a drop before it ends as failed.
+    :param job_timeout: a job that takes longer is stopped.
+    :param encryption_key: encrypts own buckets and the tables. A bucket of yours keeps its own.
+        Default: keys of S3 and DynamoDB.
+    :param removal_policy: what becomes of buckets and tables when the stack is deleted.
+    :param log_retention: of the functions', the state machine's and the API's logs.
+    :param pipeline_id: names the pipeline in runs, jobs, metrics and parameters: lower case, at
+        most 28 characters, one of its kind in account and region. Default: from the construct's
+        path, so that it stays as long as the construct is not moved.
+    :raises ValueError: something that the service, or a run, would refuse.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        model: TransformModel,
+        instance_type: str,
+        instance_count: int = 1,
+        settings: TransformSettings | None = None,
+        index: PredictionIndex | None = None,
+        batch: BatchPolicy | None = None,
+        input_bucket: s3.IBucket | None = None,
+        output_bucket: s3.IBucket | None = None,
+        input_prefix: str = "input/",
+        input_suffix: str = "",
+        max_concurrent_runs: int = 2,
+        max_attempts: int = 3,
+        job_timeout: Duration | None = None,
+        encryption_key: kms.IKey | None = None,
+        removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
+        log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
+        pipeline_id: str | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        settings = settings or TransformSettings.json_lines()
+        job_timeout = job_timeout or Duration.days(1)
+        _check_counts(max_concurrent_runs=max_concurrent_runs, max_attempts=max_attempts)
+        _check_job_timeout(job_timeout)
+        if index is not None:
+            index.record_format(settings)
+        self.pipeline_id = _checked_id(pipeline_id) if pipeline_id else _derived_id(self)
+        self.settings = settings
+        self.encryption_key = encryption_key
+        self.buckets = TransformBuckets(
+            self,
+            "Buckets",
+            input_bucket=input_bucket,
+            output_bucket=output_bucket,
+            input_prefix=input_prefix,
+            encryption_key=encryption_key,
+            removal_policy=removal_policy,
+        )
+        self.model = model.bind(Construct(self, "Model"), buckets=self.buckets, settings=settings)
+        check_settings(
+            settings,
+            model_name=self.model.name,
+            instance_type=instance_type,
+            instance_count=instance_count,
+        )
+        functions = TransformFunctions(pipeline_id=self.pipeline_id, log_retention=log_retention)
+        self.ledger = Ledger(
+            self, "Ledger", encryption_key=encryption_key, removal_policy=removal_policy
+        )
+        self.wake_ups = WakeUps(self, "WakeUps", pipeline_id=self.pipeline_id)
+        self.intake = Intake(
+            self,
+            "Intake",
+            pipeline_id=self.pipeline_id,
+            buckets=self.buckets,
+            input_suffix=input_suffix,
+            ledger=self.ledger,
+            wake_ups=self.wake_ups,
+            functions=functions,
+        )
+        self.settle = Settle(
+            self,
+            "Settle",
+            pipeline_id=self.pipeline_id,
+            buckets=self.buckets,
+            ledger=self.ledger,
+            wake_ups=self.wake_ups,
+            max_attempts=max_attempts,
+            indexed=index is not None,
+            functions=functions,
+        )
+        self.index: Index | None = None
+        self.lookup: Lookup | None = None
+        if index is not None:
+            self.index = Index(
+                self,
+                "Index",
+                pipeline_id=self.pipeline_id,
+                index=index,
+                settings=settings,
+                buckets=self.buckets,
+                encryption_key=encryption_key,
+                removal_policy=removal_policy,
+                functions=functions,
+            )
+            self.lookup = Lookup(
+                self,
+                "Lookup",
+                pipeline_id=self.pipeline_id,
+                index=self.index,
+                log_retention=log_retention,
+                functions=functions,
+            )
+        self.run = Run(
+            self,
+            "Run",
+            pipeline_id=self.pipeline_id,
+            request=job_request(
+                settings,
+                model_name=self.model.name,
+                instance_type=instance_type,
+                instance_count=instance_count,
+                job_name=JOB_NAME,
+                manifest_uri=MANIFEST_URI,
+                output_uri=OUTPUT_URI,
+            ),
+            settings=settings,
+            model=self.model,
+            instance_type=instance_type,
+            settle=self.settle.function,
+            index=self.index.function if self.index else None,
+            job_timeout=job_timeout,
+            log_retention=log_retention,
+        )
+        self.dispatch = Dispatch(
+            self,
+            "Dispatch",
+            pipeline_id=self.pipeline_id,
+            buckets=self.buckets,
+            ledger=self.ledger,
+            wake_ups=self.wake_ups,
+            state_machine=self.state_machine,
+            batch=batch or BatchPolicy(),
+            max_concurrent_runs=max_concurrent_runs,
+            functions=functions,
+        )
+        self.grants = BatchTransformGrants(self)
+        self.metrics = BatchTransformMetrics(self.pipeline_id)
+        Discovery(self, "Discovery", pipeline_id=self.pipeline_id, facts=self._facts())
+
+    @property
+    def input_bucket(self) -> s3.IBucket:
+        """Where drops arrive."""
+        return self.buckets.input
+
+    @property
+    def output_bucket(self) -> s3.IBucket:
+        """Where predictions appear."""
+        return self.buckets.output
+
+    @property
+    def state_machine(self) -> sfn.CfnStateMachine:
+        """What a run is an execution of."""
+        return self.run.state_machine
+
+    def _facts(self) -> dict[str, str]:
+        facts = {
+            "input-bucket": self.input_bucket.bucket_name,
+            "input-prefix": self.buckets.input_prefix,
+            "output-bucket": self.output_bucket.bucket_name,
+            "ledger-table": self.ledger.table.table_name,
+            "state-machine-arn": self.state_machine.ref,
+        }
+        if self.lookup is not None and self.index is not None:
+            facts["api-url"] = self.lookup.url
+            facts["predictions-table"] = self.index.table.table_name
+        return facts
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(
+                f"{name} must be at least 1, got {count}; leave it out for the default"
+            )
+
+
+def _check_job_timeout(job_timeout: Duration) -> None:
+    if not 60 <= job_timeout.to_seconds() <= _LONGEST_EXECUTION.to_seconds():
+        raise ValueError(
+            f"job_timeout must be 1 minute to 1 year, got {job_timeout.to_human_string()}; "
+            "a transform job takes minutes only to start"
+        )
+
+
+def _checked_id(pipeline_id: str) -> str:
+    if Token.is_unresolved(pipeline_id):
+        raise ValueError(
+            "pipeline_id must be known at synth, got a token; write it out, or leave it out"
+        )
+    if len(pipeline_id) > _PIPELINE_ID_LENGTH or not _PIPELINE_ID.fullmatch(pipeline_id):
+        raise ValueError(
+            f"pipeline_id must be lower-case letters, digits and inner hyphens, at most "
+            f"{_PIPELINE_ID_LENGTH} characters, got {pipeline_id!r}; shorten it, or leave it out"
+        )
+    return pipeline_id
+
+
+def _derived_id(pipeline: Construct) -> str:
+    """Return `<construct id>-<hash>`: readable, and another one for every path and stack.
+
+    Lower case, because SageMaker's ARNs are, and policies name jobs by it.
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", pipeline.node.id).lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", words)[: _PIPELINE_ID_LENGTH - _HASH_LENGTH - 1].strip("-")
+    stack_name = Stack.of(pipeline).stack_name
+    identity = pipeline.node.path
+    if not Token.is_unresolved(stack_name):
+        identity = f"{stack_name}\n{identity}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:_HASH_LENGTH]
+    return f"{slug}-{digest}" if slug else digest

@@ -1,0 +1,80 @@
+"""Queues as every part has them: encrypted, TLS only, with a dead-letter queue."""
+
+from aws_cdk import Duration
+from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+_RECEIVES = 5
+
+
+def define_queue(
+    scope: Construct, construct_id: str, *, visibility: Duration, retention: Duration
+) -> sqs.Queue:
+    """Define a queue and, as `<id>DeadLetters`, where messages go after five vain receives."""
+    dead_letters = sqs.Queue(
+        scope,
+        f"{construct_id}DeadLetters",
+        encryption=sqs.QueueEncryption.SQS_MANAGED,
+        enforce_ssl=True,
+        retention_period=Duration.days(14),
+    )
+    return sqs.Queue(
+        scope,
+        construct_id,
+        dead_letter_queue=sqs.DeadLetterQueue(max_receive_count=_RECEIVES, queue=dead_letters),
+        encryption=sqs.QueueEncryption.SQS_MANAGED,
+        enforce_ssl=True,
+        retention_period=retention,
+        visibility_timeout=visibility,
+    )
+
+
+def send_events_to(queue: sqs.Queue, rule: events.CfnRule) -> None:
+    """Let `rule`, and no other, send to `queue` and to its dead-letter queue."""
+    targets: list[sqs.IQueue] = [queue]
+    if queue.dead_letter_queue is not None:
+        targets.append(queue.dead_letter_queue.queue)
+    for target in targets:
+        target.add_to_resource_policy(
+            iam.PolicyStatement(
+                actions=["sqs:SendMessage"],
+                conditions={"ArnEquals": {"aws:SourceArn": rule.attr_arn}},
+                principals=[iam.ServicePrincipal("events.amazonaws.com")],
+                resources=[target.queue_arn],
+            )
+        )
+
+
+def define_rule(
+    scope: Construct,
+    construct_id: str,
+    *,
+    description: str,
+    event_pattern: dict[str, object],
+    queue: sqs.Queue,
+) -> events.CfnRule:
+    """Define an EventBridge rule that sends what matches to `queue`.
+
+    Level 1, because the L2's SQS target writes a queue policy of its own.
+    """
+    dead_letters = queue.dead_letter_queue
+    rule = events.CfnRule(
+        scope,
+        construct_id,
+        description=description,
+        event_pattern=event_pattern,
+        state="ENABLED",
+        targets=[
+            events.CfnRule.TargetProperty(
+                arn=queue.queue_arn,
+                id="Queue",
+                dead_letter_config=None
+                if dead_letters is None
+                else events.CfnRule.DeadLetterConfigProperty(arn=dead_letters.queue.queue_arn),
+            )
+        ],
+    )
+    send_events_to(queue, rule)
+    return rule

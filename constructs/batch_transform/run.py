@@ -1,0 +1,176 @@
+"""The state machine of a run as a resource: definition, role, logs, tracing."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from batch_transform.model import BoundModel
+from batch_transform.settings import TransformSettings
+from batch_transform.settle import transform_jobs_arn
+from batch_transform.state_machine import EVENT_SOURCE, run_definition
+
+# The managed rule by which Step Functions learns that a transform job ended.
+_JOB_EVENTS_RULE = "StepFunctionsGetEventsForSageMakerTransformJobsRule"
+
+
+class Run(Construct):
+    """One execution is one run: one batch through one transform job, settled and announced."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        pipeline_id: str,
+        request: Mapping[str, Any],
+        settings: TransformSettings,
+        model: BoundModel,
+        instance_type: str,
+        settle: lambda_.Function,
+        index: lambda_.Function | None,
+        job_timeout: Duration,
+        log_retention: logs.RetentionDays,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        log_group = logs.LogGroup(
+            self, "Logs", removal_policy=RemovalPolicy.DESTROY, retention=log_retention
+        )
+        self.role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal(
+                "states.amazonaws.com",
+                conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}},
+            ),
+            description=f"What a run of the batch transform pipeline {pipeline_id} may do",
+        )
+        functions = [settle] if index is None else [settle, index]
+        for statement in (
+            *self._job_statements(pipeline_id, model, instance_type, settings),
+            iam.PolicyStatement(
+                actions=["lambda:InvokeFunction"],
+                resources=[function.function_arn for function in functions],
+            ),
+            self._announce_statement(),
+            *_watch_statements(),
+        ):
+            self.role.add_to_policy(statement)
+        definition = run_definition(
+            pipeline_id=pipeline_id,
+            request=request,
+            settle_function_arn=settle.function_arn,
+            index_function_arn=None if index is None else index.function_arn,
+            job_timeout_s=int(job_timeout.to_seconds()),
+        )
+        self.state_machine = sfn.CfnStateMachine(
+            self,
+            "StateMachine",
+            definition_string=json.dumps(definition),
+            logging_configuration=sfn.CfnStateMachine.LoggingConfigurationProperty(
+                destinations=[
+                    sfn.CfnStateMachine.LogDestinationProperty(
+                        cloud_watch_logs_log_group=(
+                            sfn.CfnStateMachine.CloudWatchLogsLogGroupProperty(
+                                log_group_arn=log_group.log_group_arn
+                            )
+                        )
+                    )
+                ],
+                # A job's cause and counts would be in the data; the ledger has them already.
+                include_execution_data=False,
+                level="ALL",
+            ),
+            role_arn=self.role.role_arn,
+            state_machine_type="STANDARD",
+            tracing_configuration=sfn.CfnStateMachine.TracingConfigurationProperty(enabled=True),
+        )
+        # Step Functions checks at creation that the role may write the logs.
+        self.state_machine.node.add_dependency(self.role)
+
+    def _job_statements(
+        self, pipeline_id: str, model: BoundModel, instance_type: str, settings: TransformSettings
+    ) -> list[iam.PolicyStatement]:
+        jobs_arn = transform_jobs_arn(self, pipeline_id)
+        statements = [
+            iam.PolicyStatement(
+                actions=["sagemaker:CreateTransformJob"],
+                conditions={
+                    "ArnEquals": {"sagemaker:ModelArn": list(model.arns)},
+                    "ForAnyValue:StringEquals": {"sagemaker:InstanceTypes": [instance_type]},
+                },
+                resources=[jobs_arn],
+            ),
+            iam.PolicyStatement(
+                # Step Functions tags every job that it starts.
+                actions=[
+                    "sagemaker:AddTags",
+                    "sagemaker:DescribeTransformJob",
+                    "sagemaker:ListTags",
+                    "sagemaker:StopTransformJob",
+                ],
+                resources=[jobs_arn],
+            ),
+            iam.PolicyStatement(
+                actions=["events:DescribeRule", "events:PutRule", "events:PutTargets"],
+                resources=[
+                    Stack.of(self).format_arn(
+                        service="events", resource="rule", resource_name=_JOB_EVENTS_RULE
+                    )
+                ],
+            ),
+        ]
+        if settings.volume_key is not None:
+            statements.append(
+                iam.PolicyStatement(
+                    actions=["kms:CreateGrant"],
+                    conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}},
+                    resources=[settings.volume_key.key_arn],
+                )
+            )
+        return statements
+
+    def _announce_statement(self) -> iam.PolicyStatement:
+        return iam.PolicyStatement(
+            actions=["events:PutEvents"],
+            conditions={"StringEquals": {"events:source": EVENT_SOURCE}},
+            resources=[
+                Stack.of(self).format_arn(
+                    service="events", resource="event-bus", resource_name="default"
+                )
+            ],
+        )
+
+
+def _watch_statements() -> list[iam.PolicyStatement]:
+    """Return what logs and traces need; neither can be narrowed to a resource."""
+    return [
+        iam.PolicyStatement(
+            actions=[
+                "logs:CreateLogDelivery",
+                "logs:DeleteLogDelivery",
+                "logs:DescribeLogGroups",
+                "logs:DescribeResourcePolicies",
+                "logs:GetLogDelivery",
+                "logs:ListLogDeliveries",
+                "logs:PutResourcePolicy",
+                "logs:UpdateLogDelivery",
+            ],
+            resources=["*"],
+        ),
+        iam.PolicyStatement(
+            actions=[
+                "xray:GetSamplingRules",
+                "xray:GetSamplingTargets",
+                "xray:PutTelemetryRecords",
+                "xray:PutTraceSegments",
+            ],
+            resources=["*"],
+        ),
+    ]

@@ -1,0 +1,249 @@
+"""What a transform job is told about its data: cut, filter, batch, join, assemble."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from aws_cdk import Duration, Size
+    from aws_cdk import aws_kms as kms
+    from aws_cdk import aws_s3 as s3
+
+# The enums are ours because aws_stepfunctions_tasks' have the names, not the values, that the
+# service takes (`SplitType.LINE.value` is "LINE" in Python), and importing it costs a second.
+
+
+class SplitType(StrEnum):
+    """How the service cuts an object into records."""
+
+    NONE = "None"
+    LINE = "Line"
+    RECORD_IO = "RecordIO"
+    TF_RECORD = "TFRecord"
+
+
+class CompressionType(StrEnum):
+    """How the objects are compressed; the service decompresses them."""
+
+    NONE = "None"
+    GZIP = "Gzip"
+
+
+class BatchStrategy(StrEnum):
+    """How many records one request to the model holds."""
+
+    MULTI_RECORD = "MultiRecord"
+    SINGLE_RECORD = "SingleRecord"
+
+
+class AssembleWith(StrEnum):
+    """What stands behind every transformed record in the output."""
+
+    NONE = "None"
+    LINE = "Line"
+
+
+class JoinSource(StrEnum):
+    """What the model's answer is joined to."""
+
+    NONE = "None"
+    INPUT = "Input"
+
+
+def _set_members(**members: Any) -> dict[str, Any]:
+    """Keep what the user set: a member that is written replaces the service's default."""
+    return {name: value for name, value in members.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataProcessing:
+    """What of a record the model sees, and what of record and answer is kept.
+
+    The filters are JSONPath in the service's subset (reference §1.7), at most 63 characters:
+    `$[1:]` leaves the first CSV column out, `$[0,-1]` keeps the first and the last.
+
+    :param join_source: `JoinSource.INPUT` appends the answer to the unfiltered record.
+    """
+
+    input_filter: str | None = None
+    output_filter: str | None = None
+    join_source: JoinSource | None = None
+
+    def to_request(self) -> dict[str, Any]:
+        """Return the request's DataProcessing member."""
+        return _set_members(
+            InputFilter=self.input_filter,
+            OutputFilter=self.output_filter,
+            JoinSource=self.join_source and self.join_source.value,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelClientConfig:
+    """How long the service waits for one answer of the model, and how often it asks again.
+
+    :param invocations_timeout: 1 second to 1 hour.
+    :param invocations_max_retries: 0 to 3.
+    """
+
+    invocations_timeout: "Duration | None" = None
+    invocations_max_retries: int | None = None
+
+    def to_request(self) -> dict[str, Any]:
+        """Return the request's ModelClientConfig member."""
+        timeout = self.invocations_timeout
+        return _set_members(
+            InvocationsTimeoutInSeconds=None if timeout is None else int(timeout.to_seconds()),
+            InvocationsMaxRetries=self.invocations_max_retries,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataCapture:
+    """Where the service notes which objects it read and wrote (manifests, no data).
+
+    :param prefix: ends with `/`.
+    :param generate_inference_id: adds an id and the job's start time to every output record.
+    """
+
+    bucket: "s3.IBucket"
+    prefix: str
+    key: "kms.IKey | None" = None
+    generate_inference_id: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prefix.endswith("/"):
+            raise ValueError(
+                f"a capture's prefix must end with '/', got {self.prefix!r}; "
+                f"use {self.prefix + '/'!r}"
+            )
+
+    def to_request(self) -> dict[str, Any]:
+        """Return the request's DataCaptureConfig member."""
+        return _set_members(
+            DestinationS3Uri=self.bucket.s3_url_for_object(self.prefix),
+            KmsKeyId=self.key and self.key.key_arn,
+            GenerateInferenceId=self.generate_inference_id,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experiment:
+    """The SageMaker experiment that the jobs belong to."""
+
+    experiment_name: str | None = None
+    trial_name: str | None = None
+    trial_component_display_name: str | None = None
+    run_name: str | None = None
+
+    def to_request(self) -> dict[str, Any]:
+        """Return the request's ExperimentConfig member."""
+        return _set_members(
+            ExperimentName=self.experiment_name,
+            TrialName=self.trial_name,
+            TrialComponentDisplayName=self.trial_component_display_name,
+            RunName=self.run_name,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformSettings:
+    """How one drop becomes requests to the model, and its answers become one output.
+
+    Start from a factory and vary it with `dataclasses.replace`. What is `None` is not written
+    into the request, so the service's own default holds.
+
+    :param accept: the format of the answers. Default: the service sends none; the factories
+        set it to `content_type`.
+    :param max_payload: the largest request to the model, whole MiB, at most 100 and at most
+        100 / `max_concurrent_transforms`; 0 streams objects of any size.
+    :param max_concurrent_transforms: requests in flight per instance.
+    :param environment: goes to the model's container in addition to the model's own.
+    :param output_key: encrypts the outputs instead of the bucket's own default.
+    :param volume_key: encrypts the instances' volume; refused for types with local NVMe storage.
+    :param ami_version: chooses the NVIDIA driver of GPU instances.
+    """
+
+    content_type: str = "application/jsonlines"
+    split_type: SplitType = SplitType.LINE
+    assemble_with: AssembleWith = AssembleWith.LINE
+    accept: str | None = None
+    compression_type: CompressionType | None = None
+    batch_strategy: BatchStrategy | None = None
+    max_payload: "Size | None" = None
+    max_concurrent_transforms: int | None = None
+    model_client: ModelClientConfig | None = None
+    data_processing: DataProcessing | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    data_capture: DataCapture | None = None
+    experiment: Experiment | None = None
+    output_key: "kms.IKey | None" = None
+    volume_key: "kms.IKey | None" = None
+    ami_version: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def csv(cls, *, data_processing: DataProcessing | None = None) -> Self:
+        """One CSV row a record; answers come back as rows."""
+        return cls(content_type="text/csv", accept="text/csv", data_processing=data_processing)
+
+    @classmethod
+    def json_lines(cls, *, data_processing: DataProcessing | None = None) -> Self:
+        """One JSON value a line; answers come back as lines."""
+        json_lines = "application/jsonlines"
+        return cls(content_type=json_lines, accept=json_lines, data_processing=data_processing)
+
+    @classmethod
+    def whole_files(cls, content_type: str, *, accept: str | None = None) -> Self:
+        """One file a request, for images and other formats that cannot be cut."""
+        return cls(
+            content_type=content_type,
+            accept=accept,
+            split_type=SplitType.NONE,
+            assemble_with=AssembleWith.NONE,
+        )
+
+    def __post_init__(self) -> None:
+        if self.split_type is SplitType.LINE and self.assemble_with is not AssembleWith.LINE:
+            raise ValueError(
+                f"assemble_with must be Line when split_type is Line, got {self.assemble_with}; "
+                "leave it out, or answers run into each other on one line"
+            )
+        if self.max_payload is not None:
+            mebibytes = self.max_payload.to_kibibytes() / 1024
+            if mebibytes != int(mebibytes):
+                raise ValueError(
+                    f"max_payload must be whole MiB, got {mebibytes:g} MiB; "
+                    f"use Size.mebibytes({int(mebibytes) + 1})"
+                )
+
+    def to_request(self) -> dict[str, Any]:
+        """Return the part of a CreateTransformJob request that these settings decide."""
+        payload = self.max_payload
+        request = _set_members(
+            BatchStrategy=self.batch_strategy and self.batch_strategy.value,
+            MaxConcurrentTransforms=self.max_concurrent_transforms,
+            MaxPayloadInMB=None if payload is None else int(payload.to_mebibytes()),
+            ModelClientConfig=self.model_client and self.model_client.to_request(),
+            DataProcessing=self.data_processing and self.data_processing.to_request(),
+            DataCaptureConfig=self.data_capture and self.data_capture.to_request(),
+            ExperimentConfig=self.experiment and self.experiment.to_request(),
+            Environment=dict(self.environment) or None,
+            Tags=[{"Key": key, "Value": value} for key, value in self.tags.items()] or None,
+        )
+        request["TransformInput"] = _set_members(
+            ContentType=self.content_type,
+            SplitType=self.split_type.value,
+            CompressionType=self.compression_type and self.compression_type.value,
+        )
+        request["TransformOutput"] = _set_members(
+            AssembleWith=self.assemble_with.value,
+            Accept=self.accept,
+            KmsKeyId=self.output_key and self.output_key.key_arn,
+        )
+        request["TransformResources"] = _set_members(
+            VolumeKmsKeyId=self.volume_key and self.volume_key.key_arn,
+            TransformAmiVersion=self.ami_version,
+        )
+        return request

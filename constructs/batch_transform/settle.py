@@ -1,0 +1,95 @@
+"""The function that turns what a job left behind into the fate of every drop."""
+
+from aws_cdk import ArnFormat, Duration, Size, Stack
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from batch_transform.buckets import PREDICTIONS, REPORTS, RUNS, TransformBuckets
+from batch_transform.functions import TransformFunctions, send_to
+from batch_transform.ledger import Ledger
+from batch_transform.wake import WakeUps
+
+# The service's own log group: fixed, and shared by all jobs of the account (reference §9).
+TRANSFORM_LOG_GROUP = "/aws/sagemaker/TransformJobs"
+
+
+def transform_jobs_arn(scope: Construct, pipeline_id: str) -> str:
+    """Return the ARN pattern of every transform job that a pipeline starts."""
+    return Stack.of(scope).format_arn(
+        service="sagemaker", resource="transform-job", resource_name=f"{pipeline_id}-*"
+    )
+
+
+class Settle(Construct):
+    """Each drop of a run becomes done, waiting again, or failed with a reason."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        pipeline_id: str,
+        buckets: TransformBuckets,
+        ledger: Ledger,
+        wake_ups: WakeUps,
+        max_attempts: int,
+        indexed: bool,
+        functions: TransformFunctions,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        output = buckets.output
+        transform_logs_arn = Stack.of(self).format_arn(
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+            service="logs",
+            resource="log-group",
+            resource_name=f"{TRANSFORM_LOG_GROUP}:*",
+        )
+        self.function = functions.define(
+            self,
+            "Function",
+            module="settle",
+            description="Settles the drops of a run",
+            environment={
+                "PIPELINE_ID": pipeline_id,
+                "LEDGER_TABLE": ledger.table.table_name,
+                "INPUT_BUCKET": buckets.input.bucket_name,
+                "OUTPUT_BUCKET": output.bucket_name,
+                "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
+                "MAX_ATTEMPTS": str(max_attempts),
+                "INDEXED": "true" if indexed else "false",
+                "TRANSFORM_LOG_GROUP": TRANSFORM_LOG_GROUP,
+            },
+            statements=[
+                *ledger.allow(
+                    "BatchGetItem", "ConditionCheckItem", "GetItem", "PutItem", "UpdateItem"
+                ),
+                iam.PolicyStatement(
+                    actions=["s3:GetObject"], resources=[output.arn_for_objects(f"{RUNS}*")]
+                ),
+                iam.PolicyStatement(
+                    actions=["s3:ListBucket"],
+                    conditions={"StringLike": {"s3:prefix": f"{RUNS}*"}},
+                    resources=[output.bucket_arn],
+                ),
+                iam.PolicyStatement(
+                    # Outputs above 5 GB are copied in parts, and a copy may be given up.
+                    actions=["s3:AbortMultipartUpload", "s3:PutObject"],
+                    resources=[
+                        output.arn_for_objects(f"{prefix}*")
+                        for prefix in (PREDICTIONS, REPORTS, RUNS)
+                    ],
+                ),
+                *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey"),
+                iam.PolicyStatement(actions=["sagemaker:ListTransformJobs"], resources=["*"]),
+                iam.PolicyStatement(
+                    actions=["sagemaker:DescribeTransformJob", "sagemaker:StopTransformJob"],
+                    resources=[transform_jobs_arn(self, pipeline_id)],
+                ),
+                iam.PolicyStatement(
+                    actions=["logs:FilterLogEvents"], resources=[transform_logs_arn]
+                ),
+                send_to(wake_ups.queue),
+            ],
+            memory=Size.mebibytes(1024),
+            timeout=Duration.minutes(15),
+        )
