@@ -56,6 +56,7 @@ class Dispatch(Construct):
                 send_to(wake_ups.queue),
                 *ledger.allow(
                     "ConditionCheckItem",
+                    "DeleteItem",
                     "GetItem",
                     "PutItem",
                     "Query",

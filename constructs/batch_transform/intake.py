@@ -7,6 +7,7 @@ from constructs import Construct
 from batch_transform.buckets import TransformBuckets
 from batch_transform.functions import TransformFunctions, receive_from, send_to
 from batch_transform.ledger import Ledger
+from batch_transform.policy import BatchPolicy
 from batch_transform.queues import define_queue, define_rule
 from batch_transform.wake import WakeUps
 
@@ -27,6 +28,7 @@ class Intake(Construct):
         pipeline_id: str,
         buckets: TransformBuckets,
         input_suffix: str,
+        batch: BatchPolicy,
         ledger: Ledger,
         wake_ups: WakeUps,
         functions: TransformFunctions,
@@ -65,6 +67,7 @@ class Intake(Construct):
                 "INPUT_BUCKET": buckets.input.bucket_name,
                 "INPUT_PREFIX": buckets.input_prefix,
                 "INPUT_SUFFIX": input_suffix,
+                "MARKER": batch.marker or "",
                 "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
             },
             statements=[

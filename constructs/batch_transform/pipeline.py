@@ -102,6 +102,7 @@ class BatchTransform(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         settings = settings or TransformSettings.json_lines()
+        batch = batch or BatchPolicy()
         job_timeout = job_timeout or Duration.days(1)
         _check_counts(max_concurrent_runs=max_concurrent_runs, max_attempts=max_attempts)
         _check_job_timeout(job_timeout)
@@ -137,6 +138,7 @@ class BatchTransform(Construct):
             pipeline_id=self.pipeline_id,
             buckets=self.buckets,
             input_suffix=input_suffix,
+            batch=batch,
             ledger=self.ledger,
             wake_ups=self.wake_ups,
             functions=functions,
@@ -203,7 +205,7 @@ class BatchTransform(Construct):
             ledger=self.ledger,
             wake_ups=self.wake_ups,
             state_machine=self.state_machine,
-            batch=batch or BatchPolicy(),
+            batch=batch,
             max_concurrent_runs=max_concurrent_runs,
             functions=functions,
         )

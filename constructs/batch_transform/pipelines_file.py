@@ -272,7 +272,8 @@ def define_pipelines(scope: Construct, path: Path) -> None:
             try:
                 pipeline.build(Stack(stacks, name), name, path.parent)
             except ValueError as refused:
-                raise _error(path, tree, ("pipelines", name), str(refused)) from refused
+                sentence = str(refused).replace("\n", "; also: ")
+                raise _error(path, tree, ("pipelines", name), sentence) from refused
 
 
 def _read(path: Path) -> yaml.Node:

@@ -61,7 +61,12 @@ class Settle(Construct):
             },
             statements=[
                 *ledger.allow(
-                    "BatchGetItem", "ConditionCheckItem", "GetItem", "PutItem", "UpdateItem"
+                    "BatchGetItem",
+                    "ConditionCheckItem",
+                    "DeleteItem",
+                    "GetItem",
+                    "PutItem",
+                    "UpdateItem",
                 ),
                 iam.PolicyStatement(
                     actions=["s3:GetObject"], resources=[output.arn_for_objects(f"{RUNS}*")]
@@ -86,7 +91,8 @@ class Settle(Construct):
                     resources=[transform_jobs_arn(self, pipeline_id)],
                 ),
                 iam.PolicyStatement(
-                    actions=["logs:FilterLogEvents"], resources=[transform_logs_arn]
+                    actions=["logs:DescribeLogStreams", "logs:FilterLogEvents"],
+                    resources=[transform_logs_arn],
                 ),
                 send_to(wake_ups.queue),
             ],

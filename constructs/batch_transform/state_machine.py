@@ -16,7 +16,7 @@ OUTPUT_URI = "{% $states.input.output_uri %}"
 EVENT_SOURCE = "batch-transform"
 
 # The classes of transform_lambdas/errors.py after which another try cannot help.
-PERMANENT_ERRORS = ("PermanentError",)
+PERMANENT_ERRORS = ("PermanentError", "UnknownRun")
 
 _JOB_RETRY = [
     # 900 waits of up to 5 minutes are three days in the queue for an instance, and about 2,700
