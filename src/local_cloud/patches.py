@@ -21,6 +21,7 @@ def apply() -> None:
     a_stopped_execution_stays_stopped()
     a_task_learns_that_nobody_waits_for_it()
     ecr_tells_that_an_image_is_missing()
+    log_events_are_filtered_by_the_prefix_of_their_stream()
 
 
 def lambda_errors_have_the_name_of_their_class() -> None:
@@ -222,6 +223,26 @@ def ecr_tells_that_an_image_is_missing() -> None:
         return answer
 
     ecr._describe_images = describe_known_images
+
+
+def log_events_are_filtered_by_the_prefix_of_their_stream() -> None:
+    """FilterLogEvents ignores logStreamNamePrefix, so one job's log would be every job's."""
+    from ministack.core.responses import json_response
+    from ministack.services import cloudwatch_logs
+
+    find = cloudwatch_logs._filter_log_events
+
+    def find_in_streams_of_the_prefix(data: dict[str, Any]) -> Any:
+        prefix = data.get("logStreamNamePrefix")
+        group = cloudwatch_logs._log_groups.get(cloudwatch_logs._resolve_log_group_name(data))
+        if not prefix or group is None:
+            return find(data)
+        names = [name for name in list(group["streams"]) if name.startswith(prefix)]
+        if not names:
+            return json_response({"events": [], "searchedLogStreams": []})
+        return find({**data, "logStreamNames": names})
+
+    cloudwatch_logs._filter_log_events = find_in_streams_of_the_prefix
 
 
 def _replaced(text: str, old: str, new: str) -> str:
