@@ -1,0 +1,205 @@
+"""Turns waiting drops into runs while a batch is due and a slot is free, and looks after open runs.
+
+Everything here may be cut short between any two calls and repeated by the next wake-up. A run goes
+claiming → claimed → running → settled → closed, and whoever finds it takes it on from where it is.
+"""
+
+import json
+import logging
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import boto3
+
+from transform_lambdas import clock, metrics
+from transform_lambdas.batches import Batch, BatchPolicy
+from transform_lambdas.clock import Clock, utc_now
+from transform_lambdas.executions import Executions
+from transform_lambdas.ledger import CLAIMED, CLAIMING, SETTLED, Ledger, Run
+from transform_lambdas.run_files import RunFiles
+from transform_lambdas.wake_queue import WakeQueue
+
+_LOOK_AGAIN_S = 60  # longer than a dispatch takes from opening a run to starting its execution
+_LOOK_AGAIN_LIMIT_S = 3600
+_TIME_TO_STOP_S = 60  # what a last round of dispatch may take before Lambda ends it
+
+logger = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Opens runs, starts their executions, and has dead ones finished."""
+
+    def __init__(
+        self,
+        *,
+        pipeline_id: str,
+        ledger: Ledger,
+        files: RunFiles,
+        input_bucket: str,
+        executions: Executions,
+        wake_queue: WakeQueue,
+        policy: BatchPolicy,
+        slots: int,
+        now: Clock = utc_now,
+    ) -> None:
+        self._pipeline_id = pipeline_id
+        self._ledger = ledger
+        self._files = files
+        self._input_bucket = input_bucket
+        self._executions = executions
+        self._wake_queue = wake_queue
+        self._policy = policy
+        self._slots = slots
+        self._now = now
+
+    def dispatch(self, *, time_left_s: Callable[[], float]) -> list[str]:
+        """Start runs while a batch is due and a slot is free; return their ids."""
+        started: list[str] = []
+        tried: set[tuple[str, str]] = set()
+        self._report_oldest()
+        while True:
+            # The index still shows for a moment what was just claimed.
+            fresh = (
+                entry
+                for entry in self._ledger.waiting()
+                if (entry.drop.key, entry.drop.order) not in tried
+            )
+            batch = self._policy.cut(fresh)
+            if batch.since is None:
+                return started
+            wait_s = self._policy.wait_left_s(
+                batch, now=self._now(), marked_at=self._ledger.marked_at()
+            )
+            if wait_s > 0:
+                self._wake_queue.wake(after_s=wait_s)
+                return started
+            if time_left_s() < _TIME_TO_STOP_S:
+                self._wake_queue.wake()
+                return started
+            tried.update((drop.key, drop.order) for drop in batch.drops)
+            run = self._open(batch)
+            if run is None:
+                return started  # no slot: the run that frees one wakes us; or another one gathers
+            if self._take_on(run):
+                started.append(run.run_id)
+
+    def _report_oldest(self) -> None:
+        oldest = next(self._ledger.waiting(), None)
+        waited = self._now() - clock.from_text(oldest.since) if oldest else timedelta()
+        metrics.emit(
+            self._pipeline_id,
+            {"OldestWaitingSeconds": max(0, round(waited.total_seconds()))},
+            unit="Seconds",
+        )
+
+    def look_after_open_runs(self) -> None:
+        """Take on every open run whose time has come: a wake-up may be lost, a run never is."""
+        for run in self._ledger.runs_to_look_at():
+            # A run that has to be finished again and again is looked at ever less often.
+            pause_s = min(_LOOK_AGAIN_S * 2**run.finishes, _LOOK_AGAIN_LIMIT_S)
+            if self._ledger.look_later(run, pause_s):
+                self._look_at(run)
+
+    def look_at(self, run_id: str) -> None:
+        """Take on one run, if it is open, because an execution of it is said to have ended."""
+        run = self._ledger.run(run_id)
+        if run is not None and run.due and run.execution:
+            self._look_at(run)
+
+    def _look_at(self, run: Run) -> None:
+        if run.status in (CLAIMING, CLAIMED):
+            self._take_on(run)
+            return
+        status = self._executions.status(run.execution)
+        if status is None:
+            self._start(run.run_id, run.execution)
+        elif status == "SUCCEEDED" and run.status == SETTLED:
+            self._ledger.close_run(run.run_id)
+        elif status in ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"):
+            logger.warning("execution %s ended as %s; finishing its run", run.execution, status)
+            execution = f"{run.run_id}-f{run.finishes + 1}"
+            if self._ledger.begin_finish(run, execution):
+                self._start(run.run_id, execution)
+
+    def _open(self, batch: Batch) -> Run | None:
+        slot = self._ledger.free_slot(self._slots)
+        if slot is None:
+            return None
+        moment = self._now().strftime("%Y%m%dt%H%M%S")
+        run_id = f"{self._pipeline_id}-{moment}-{secrets.token_hex(3)}"
+        self._files.write_plan(run_id, batch.drops)
+        opened = self._ledger.open_run(
+            run_id, slot=slot, drops=len(batch.drops), look_again_s=_LOOK_AGAIN_S
+        )
+        # Not opened: another dispatch is at it this moment, and goes on with what waits.
+        return self._ledger.run(run_id) if opened else None
+
+    def _take_on(self, run: Run) -> bool:
+        """Bring a run from wherever it is before its start to a running execution."""
+        if run.status == CLAIMING:
+            claimed = self._ledger.claim(run.run_id, self._files.read_plan(run.run_id))
+            if not claimed:
+                self._ledger.abandon(run)
+                return False
+            self._files.write_manifest(run.run_id, claimed, input_bucket=self._input_bucket)
+            ours = self._ledger.end_claiming(
+                run.run_id, drops=len(claimed), size_bytes=sum(drop.size for drop in claimed)
+            )
+            if ours:
+                metrics.emit(self._pipeline_id, {"RunsStarted": 1, "DropsClaimed": len(claimed)})
+        self._start(run.run_id, run.run_id)
+        self._ledger.mark_running(run.run_id)
+        return True
+
+    def _start(self, run_id: str, execution: str) -> None:
+        self._executions.start(
+            execution,
+            {
+                "run_id": run_id,
+                "manifest_uri": self._files.manifest_uri(run_id),
+                "output_uri": self._files.output_uri(run_id),
+                "finish": execution != run_id,
+            },
+        )
+
+
+def run_of(message: Mapping[str, Any]) -> str | None:
+    """Return the run that a wake-up speaks of: the one whose execution has changed its status."""
+    name = message.get("detail", {}).get("name")
+    return re.sub(r"-f\d+$", "", name) if name else None
+
+
+@cache
+def _dispatcher() -> Dispatcher:
+    environment = os.environ
+    return Dispatcher(
+        pipeline_id=environment["PIPELINE_ID"],
+        ledger=Ledger(boto3.resource("dynamodb").Table(environment["LEDGER_TABLE"])),
+        files=RunFiles(boto3.client("s3"), environment["OUTPUT_BUCKET"]),
+        input_bucket=environment["INPUT_BUCKET"],
+        executions=Executions(boto3.client("stepfunctions"), environment["STATE_MACHINE_ARN"]),
+        wake_queue=WakeQueue(boto3.client("sqs"), environment["WAKE_QUEUE_URL"]),
+        policy=BatchPolicy(
+            max_wait_s=float(environment["MAX_WAIT_S"]),
+            max_objects=int(environment["MAX_OBJECTS"]),
+            max_bytes=int(environment["MAX_BYTES"]),
+        ),
+        slots=int(environment["MAX_CONCURRENT_RUNS"]),
+    )
+
+
+def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """Lambda entry point: a batch of wake-ups from SQS."""
+    dispatcher = _dispatcher()
+    for message in event["Records"]:
+        run_id = run_of(json.loads(message["body"]))
+        if run_id:
+            dispatcher.look_at(run_id)
+    dispatcher.look_after_open_runs()
+    started = dispatcher.dispatch(time_left_s=lambda: context.get_remaining_time_in_millis() / 1000)
+    return {"started": started}

@@ -1,0 +1,85 @@
+"""S3 event in, drop in the ledger out: once, whatever is delivered twice, late or out of order."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from transform_lambdas import metrics
+from transform_lambdas.drops import Drop
+from transform_lambdas.ledger import Ledger
+from transform_lambdas.wake_queue import WakeQueue
+
+_AT_ONCE = 16  # calls to DynamoDB, each on a connection of its own
+
+logger = logging.getLogger(__name__)
+
+
+class Intake:
+    """Writes drops to the ledger and wakes dispatch."""
+
+    def __init__(self, ledger: Ledger, wake_queue: WakeQueue, *, marker: str = "") -> None:
+        self._ledger = ledger
+        self._wake_queue = wake_queue
+        self._marker = marker
+
+    def take(self, messages: list[Mapping[str, Any]]) -> tuple[int, list[str]]:
+        """Record the messages' drops; return how many are new, and which messages must come again.
+
+        A message that fails does not hold up the others: SQS delivers it again, and in the end
+        moves it to the dead-letter queue.
+        """
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            outcomes = list(pool.map(self._take_one, messages))
+        failed = [
+            message["messageId"]
+            for message, outcome in zip(messages, outcomes, strict=True)
+            if outcome is None
+        ]
+        if len(failed) < len(messages):
+            self._wake_queue.wake()
+        return sum(outcome or 0 for outcome in outcomes), failed
+
+    def _take_one(self, message: Mapping[str, Any]) -> int | None:
+        """Return the number of new drops in a message, or `None` if it has to come again."""
+        try:
+            event = json.loads(message["body"])
+            drop = Drop.from_event(event)
+            if drop.is_folder_marker:
+                logger.info("not a drop: %r is the marker of a folder", drop.key)
+                return 0
+            if self._marker and drop.key.rsplit("/", 1)[-1] == self._marker:
+                self._ledger.mark(drop.dropped_at)
+                return 0
+            return int(self._ledger.record(drop))
+        except Exception:  # one bad message must not hold up the rest; SQS keeps it
+            logger.exception(
+                "an S3 event must be recorded, and message %s was not; it is delivered again",
+                message.get("messageId"),
+            )
+            return None
+
+
+@cache
+def _intake() -> Intake:
+    table = boto3.resource("dynamodb", config=Config(max_pool_connections=_AT_ONCE)).Table(
+        os.environ["LEDGER_TABLE"]
+    )
+    return Intake(
+        Ledger(table),
+        WakeQueue(boto3.client("sqs"), os.environ["WAKE_QUEUE_URL"]),
+        marker=os.environ["MARKER"],
+    )
+
+
+def handle(event: Mapping[str, Any], context: object) -> dict[str, Any]:
+    """Lambda entry point: a batch of SQS messages, each one EventBridge event."""
+    new, failed = _intake().take(event["Records"])
+    metrics.emit(os.environ["PIPELINE_ID"], {"DropsReceived": new})
+    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in failed]}

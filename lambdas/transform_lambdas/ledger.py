@@ -1,0 +1,599 @@
+"""The ledger: what is known of every drop, run and slot, in one DynamoDB table.
+
+    pk             sk             what
+    key#<key>      drop#<order>   a drop: waiting | claimed | done | failed | superseded
+    key#<key>      head           the run that holds a claim on this key, if one does
+    run#<run id>   run            a run: claiming | claimed | running | settled | closed
+    slot           <number>       the permit to have a run in flight, and the run that has it
+    gathering      gathering      the one run that is claiming, so that a batch stays whole
+    marker         marker         when the last marker object arrived
+
+The sparse index `queue` holds what somebody has to look at, oldest first: waiting drops
+(`queue` = waiting#<shard>, `due` = since when) and runs that are not closed
+(`queue` = open, `due` = when to look at them next).
+
+Every change of a status is conditional, so each method may run twice, late, or beside itself.
+"""
+
+import random
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from heapq import merge
+from typing import Any
+
+from boto3.dynamodb.conditions import Key
+
+from transform_lambdas import clock
+from transform_lambdas.batches import Waiting
+from transform_lambdas.clock import Clock, utc_now
+from transform_lambdas.drops import Drop
+
+QUEUE_INDEX = "queue"
+_SHARDS = 8  # one index partition takes 1,000 writes a second
+_CLAIMS_AT_ONCE = 49  # two writes a claim and one check of the run; a transaction takes 100
+_TRANSACTION_TRIES = 8
+_BATCH_GET_LIMIT = 100
+
+_GATHERING = {"pk": "gathering", "sk": "gathering"}
+
+WAITING, CLAIMED, DONE, FAILED, SUPERSEDED = "waiting", "claimed", "done", "failed", "superseded"
+CLAIMING, RUNNING, SETTLED, CLOSED = "claiming", "running", "settled", "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One batch on its way through the state machine."""
+
+    run_id: str
+    status: str
+    slot: int
+    due: str
+    execution: str
+    finishes: int
+    drops: int
+    result: Mapping[str, Any] | None
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> "Run":
+        """Read the ledger's item."""
+        return cls(
+            run_id=item["run_id"],
+            status=item["run_status"],
+            slot=int(item["slot"]),
+            due=item.get("due", ""),
+            execution=item.get("execution", ""),
+            finishes=int(item.get("finishes", 0)),
+            drops=int(item.get("drops", 0)),
+            result=_plain(item["result"]) if "result" in item else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A drop and where it stands."""
+
+    drop: Drop
+    status: str
+    attempts: int
+    run_id: str
+
+
+class Ledger:
+    """All reads and writes of the table."""
+
+    def __init__(self, table: Any, *, now: Clock = utc_now) -> None:
+        self._name = table.name
+        # A table resource is not safe among threads; its client is, and converts types as well.
+        self._client = table.meta.client
+        self._now = now
+
+    # Drops arrive
+
+    def record(self, drop: Drop) -> bool:
+        """Write a drop down once; return whether it is new. It supersedes older ones that wait."""
+        item: dict[str, Any] = {
+            **_drop_key(drop),
+            "drop_status": WAITING,
+            "object_key": drop.key,
+            "ordering": drop.order,
+            "size": drop.size,
+            "etag": drop.etag,
+            "version_id": drop.version_id,
+            "dropped_at": drop.dropped_at,
+            "recorded_at": clock.to_text(self._now()),
+            "attempts": 0,
+        }
+        if drop.problem:
+            item |= {"drop_status": FAILED, "reason": drop.problem}
+        else:
+            item |= {"queue": _waiting_queue(drop.key), "due": drop.dropped_at}
+        is_new = self._attempt(
+            self._client.put_item, Item=item, ConditionExpression="attribute_not_exists(pk)"
+        )
+        self.supersede(drop.key)
+        return is_new
+
+    def supersede(self, key: str) -> int:
+        """End the waiting versions of a key that a newer one has overtaken; return how many."""
+        versions = list(
+            self._pages(
+                KeyConditionExpression=Key("pk").eq(f"key#{key}") & Key("sk").begins_with("drop#"),
+                ConsistentRead=True,
+            )
+        )
+        overtaken = [item for item in versions[:-1] if item["drop_status"] == WAITING]
+        ended = 0
+        for item in overtaken:
+            ended += self._attempt(
+                self._client.update_item,
+                Key={"pk": item["pk"], "sk": item["sk"]},
+                UpdateExpression="SET drop_status = :to, reason = :reason, ended_at = :now "
+                "REMOVE queue, due",
+                ConditionExpression="drop_status = :from",
+                ExpressionAttributeValues={
+                    ":from": WAITING,
+                    ":to": SUPERSEDED,
+                    ":now": clock.to_text(self._now()),
+                    ":reason": f"a newer version of {key!r} arrived before this one was claimed",
+                },
+            )
+        return ended
+
+    def mark(self, at: str) -> None:
+        """Note that a marker object arrived: what waits since before it is due."""
+        self._attempt(
+            self._client.update_item,
+            Key={"pk": "marker", "sk": "marker"},
+            UpdateExpression="SET marked_at = :at",
+            ConditionExpression="attribute_not_exists(marked_at) OR marked_at < :at",
+            ExpressionAttributeValues={":at": at},
+        )
+
+    def marked_at(self) -> str | None:
+        """Return when the last marker object arrived."""
+        item = self._item({"pk": "marker", "sk": "marker"})
+        return item["marked_at"] if item else None
+
+    # Drops are claimed
+
+    def waiting(self) -> Iterator[Waiting]:
+        """Yield what waits, oldest first. The index lags: a claim may find less than this shows."""
+        shards = [self._waiting_of(shard) for shard in range(_SHARDS)]
+        return merge(*shards, key=lambda entry: entry.since)
+
+    def free_slot(self, slots: int) -> int | None:
+        """Return the number of a slot that no run has."""
+        items = self._pages(
+            KeyConditionExpression=Key("pk").eq("slot"),
+            ConsistentRead=True,
+        )
+        taken = {int(item["sk"]) for item in items if "run_id" in item}
+        return next((number for number in range(slots) if number not in taken), None)
+
+    def open_run(self, run_id: str, *, slot: int, drops: int, look_again_s: float) -> bool:
+        """Write a run down, take its slot and let it gather; return whether it was done.
+
+        It is not when the slot was taken meanwhile, or while another run gathers.
+        """
+        return not self._transact(
+            [
+                self._put(
+                    {
+                        **_run_key(run_id),
+                        "run_id": run_id,
+                        "run_status": CLAIMING,
+                        "slot": slot,
+                        "drops": drops,
+                        "opened_at": clock.to_text(self._now()),
+                        "queue": "open",
+                        "due": self._later(look_again_s),
+                    },
+                    condition="attribute_not_exists(pk)",
+                ),
+                self._update(
+                    _slot_key(slot),
+                    "SET run_id = :run, since = :now",
+                    condition="attribute_not_exists(run_id)",
+                    values={":run": run_id, ":now": clock.to_text(self._now())},
+                ),
+                self._update(
+                    _GATHERING,
+                    "SET run_id = :run",
+                    condition="attribute_not_exists(run_id)",
+                    values={":run": run_id},
+                ),
+            ]
+        )
+
+    def claim(self, run_id: str, drops: Sequence[Drop]) -> list[Drop]:
+        """Claim what can be claimed for a run that is still claiming, and return it.
+
+        A drop is left out when it no longer waits, or when another run holds a version of its key.
+        What the run has already is claimed still, so that a claim cut short can be repeated.
+        """
+        claimed: list[Drop] = []
+        for start in range(0, len(drops), _CLAIMS_AT_ONCE):
+            group = list(drops[start : start + _CLAIMS_AT_ONCE])
+            while group:
+                refused = self._transact(
+                    [
+                        self._check(
+                            _run_key(run_id),
+                            condition="run_status = :claiming",
+                            values={":claiming": CLAIMING},
+                        ),
+                        *(write for drop in group for write in self._claim_writes(run_id, drop)),
+                    ]
+                )
+                if not refused:
+                    claimed += group
+                    break
+                if 0 in refused:  # the run has gone on without us
+                    return claimed
+                lost = {(position - 1) // 2 for position in refused}
+                group = [drop for position, drop in enumerate(group) if position not in lost]
+        return claimed
+
+    def end_claiming(self, run_id: str, *, drops: int, size_bytes: int) -> bool:
+        """Let no more drops join the run; return whether it was this call that did so."""
+        return not self._transact(
+            [
+                self._update(
+                    _run_key(run_id),
+                    "SET run_status = :to, drops = :drops, size_bytes = :bytes, execution = :run",
+                    condition="run_status = :from",
+                    values={
+                        ":from": CLAIMING,
+                        ":to": CLAIMED,
+                        ":drops": drops,
+                        ":bytes": size_bytes,
+                        ":run": run_id,
+                    },
+                ),
+                self._release(_GATHERING, run_id),
+            ]
+        )
+
+    def abandon(self, run: Run) -> None:
+        """Forget a run that could claim nothing, and free its slot."""
+        self._transact(
+            [
+                self._delete(
+                    _run_key(run.run_id),
+                    condition="run_status = :claiming",
+                    values={":claiming": CLAIMING},
+                ),
+                self._release(_slot_key(run.slot), run.run_id),
+                self._release(_GATHERING, run.run_id),
+            ]
+        )
+
+    # Runs
+
+    def run(self, run_id: str) -> Run | None:
+        """Return the run, read consistently."""
+        item = self._item(_run_key(run_id))
+        return Run.from_item(item) if item else None
+
+    def runs_to_look_at(self) -> list[Run]:
+        """Return the runs that are not closed and whose time to be looked at has come."""
+        condition = Key("queue").eq("open") & Key("due").lte(clock.to_text(self._now()))
+        items = self._pages(IndexName=QUEUE_INDEX, KeyConditionExpression=condition)
+        return [Run.from_item(item) for item in items]
+
+    def look_later(self, run: Run, look_again_s: float) -> bool:
+        """Postpone the next look at a run; only one of those who try at once gets True."""
+        return self._attempt(
+            self._client.update_item,
+            Key=_run_key(run.run_id),
+            UpdateExpression="SET due = :later",
+            ConditionExpression="due = :seen AND queue = :open",
+            ExpressionAttributeValues={
+                ":later": self._later(look_again_s),
+                ":seen": run.due,
+                ":open": "open",
+            },
+        )
+
+    def mark_running(self, run_id: str) -> None:
+        """Note that the run's execution was started."""
+        self._attempt(
+            self._client.update_item,
+            Key=_run_key(run_id),
+            UpdateExpression="SET run_status = :to, started_at = :now",
+            ConditionExpression="run_status = :from",
+            ExpressionAttributeValues={
+                ":from": CLAIMED,
+                ":to": RUNNING,
+                ":now": clock.to_text(self._now()),
+            },
+        )
+
+    def begin_finish(self, run: Run, execution: str) -> bool:
+        """Note the execution that is to finish a run whose own has died."""
+        return self._attempt(
+            self._client.update_item,
+            Key=_run_key(run.run_id),
+            UpdateExpression="SET finishes = :next, execution = :execution",
+            ConditionExpression="run_status <> :closed AND execution = :seen",
+            ExpressionAttributeValues={
+                ":next": run.finishes + 1,
+                ":execution": execution,
+                ":seen": run.execution,
+                ":closed": CLOSED,
+            },
+        )
+
+    def close_run(self, run_id: str) -> bool:
+        """Take a settled run off the list of those to look at."""
+        return self._attempt(
+            self._client.update_item,
+            Key=_run_key(run_id),
+            UpdateExpression="SET run_status = :to, closed_at = :now REMOVE queue, due",
+            ConditionExpression="run_status = :from",
+            ExpressionAttributeValues={
+                ":from": SETTLED,
+                ":to": CLOSED,
+                ":now": clock.to_text(self._now()),
+            },
+        )
+
+    # Drops and runs are settled
+
+    def entries(self, drops: Sequence[Drop]) -> Iterator[Entry]:
+        """Yield where each of the drops stands now, read consistently, in their order."""
+        for start in range(0, len(drops), _BATCH_GET_LIMIT):
+            group = drops[start : start + _BATCH_GET_LIMIT]
+            items = self._batch_get([_drop_key(drop) for drop in group])
+            for drop in group:
+                item = items.get((f"key#{drop.key}", f"drop#{drop.order}"))
+                if item:
+                    yield Entry(
+                        drop=drop,
+                        status=item["drop_status"],
+                        attempts=int(item["attempts"]),
+                        run_id=item.get("run_id", ""),
+                    )
+
+    def finish_drop(self, run_id: str, drop: Drop, *, output: str) -> bool:
+        """The drop is done: its output is at key `output`."""
+        return self._settle_drop(
+            run_id,
+            drop,
+            "SET drop_status = :to, ended_at = :now, attempts = attempts + :one, "
+            "prediction_key = :output REMOVE reason",
+            {":to": DONE, ":output": output},
+        )
+
+    def fail_drop(self, run_id: str, drop: Drop, *, reason: str) -> bool:
+        """The drop has failed for good."""
+        return self._settle_drop(
+            run_id,
+            drop,
+            "SET drop_status = :to, ended_at = :now, reason = :reason, attempts = attempts + :one",
+            {":to": FAILED, ":reason": reason},
+        )
+
+    def give_back(self, run_id: str, drop: Drop, *, reason: str) -> bool:
+        """The drop waits again, unless a newer version of its key has arrived meanwhile."""
+        given = self._settle_drop(
+            run_id,
+            drop,
+            "SET drop_status = :to, reason = :reason, attempts = attempts + :one, "
+            "queue = :queue, due = :now",
+            {":to": WAITING, ":reason": reason, ":queue": _waiting_queue(drop.key)},
+        )
+        if given:
+            self.supersede(drop.key)
+        return given
+
+    def settle_run(self, run: Run, result: Mapping[str, Any]) -> bool:
+        """Write the run's result down and free its slot; return whether this call did so."""
+        return not self._transact(
+            [
+                self._update(
+                    _run_key(run.run_id),
+                    "SET run_status = :to, #result = :result, settled_at = :now",
+                    condition="run_status IN (:claimed, :running)",
+                    values={
+                        ":to": SETTLED,
+                        ":claimed": CLAIMED,
+                        ":running": RUNNING,
+                        ":result": dict(result),
+                        ":now": clock.to_text(self._now()),
+                    },
+                    names={"#result": "result"},
+                ),
+                self._release(_slot_key(run.slot), run.run_id),
+            ]
+        )
+
+    # How it is written
+
+    def _settle_drop(self, run_id: str, drop: Drop, change: str, values: dict[str, Any]) -> bool:
+        now = clock.to_text(self._now())
+        return not self._transact(
+            [
+                self._update(
+                    _drop_key(drop),
+                    change,
+                    condition="drop_status = :claimed AND run_id = :run",
+                    values={":claimed": CLAIMED, ":run": run_id, ":one": 1, ":now": now, **values},
+                ),
+                self._release(_head_key(drop.key), run_id),
+            ]
+        )
+
+    def _claim_writes(self, run_id: str, drop: Drop) -> tuple[dict[str, Any], dict[str, Any]]:
+        return (
+            self._update(
+                _drop_key(drop),
+                "SET drop_status = :claimed, run_id = :run REMOVE queue, due",
+                condition="drop_status = :waiting OR (drop_status = :claimed AND run_id = :run)",
+                values={":waiting": WAITING, ":claimed": CLAIMED, ":run": run_id},
+            ),
+            self._update(
+                _head_key(drop.key),
+                "SET run_id = :run",
+                condition="attribute_not_exists(run_id) OR run_id = :run",
+                values={":run": run_id},
+            ),
+        )
+
+    def _release(self, key: dict[str, str], run_id: str) -> dict[str, Any]:
+        return self._update(
+            key,
+            "REMOVE run_id",
+            condition="run_id = :run",
+            values={":run": run_id},
+        )
+
+    def _put(self, item: dict[str, Any], *, condition: str) -> dict[str, Any]:
+        return {"Put": {"TableName": self._name, "Item": item, "ConditionExpression": condition}}
+
+    def _update(
+        self,
+        key: dict[str, str],
+        change: str,
+        *,
+        condition: str,
+        values: dict[str, Any],
+        names: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        update: dict[str, Any] = {
+            "TableName": self._name,
+            "Key": key,
+            "UpdateExpression": change,
+            "ConditionExpression": condition,
+            "ExpressionAttributeValues": values,
+        }
+        if names:
+            update["ExpressionAttributeNames"] = names
+        return {"Update": update}
+
+    def _check(
+        self, key: dict[str, str], *, condition: str, values: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {
+            "ConditionCheck": {
+                "TableName": self._name,
+                "Key": key,
+                "ConditionExpression": condition,
+                "ExpressionAttributeValues": values,
+            }
+        }
+
+    def _delete(
+        self, key: dict[str, str], *, condition: str, values: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {"Delete": self._check(key, condition=condition, values=values)["ConditionCheck"]}
+
+    def _transact(self, writes: list[dict[str, Any]]) -> set[int]:
+        """Do all writes or none; return the positions of those whose condition does not hold."""
+        for attempt in range(1, _TRANSACTION_TRIES + 1):
+            try:
+                self._client.transact_write_items(TransactItems=writes)
+            except self._client.exceptions.TransactionCanceledException as error:
+                reasons = [reason.get("Code") for reason in error.response["CancellationReasons"]]
+                refused = {
+                    position
+                    for position, code in enumerate(reasons)
+                    if code == "ConditionalCheckFailed"
+                }
+                if refused:
+                    return refused
+                if attempt == _TRANSACTION_TRIES:
+                    raise
+                # A conflict with another transaction, or a throttle: it says nothing of the items.
+                time.sleep(random.uniform(0, 0.05 * 2**attempt))
+            else:
+                return set()
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _attempt(self, call: Any, **arguments: Any) -> bool:
+        try:
+            call(TableName=self._name, **arguments)
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False  # Somebody was here before, which is what the condition is for.
+        return True
+
+    def _item(self, key: dict[str, str]) -> dict[str, Any] | None:
+        item: dict[str, Any] | None = self._client.get_item(
+            TableName=self._name, Key=key, ConsistentRead=True
+        ).get("Item")
+        return item
+
+    def _pages(self, **query: Any) -> Iterator[dict[str, Any]]:
+        while True:
+            page = self._client.query(TableName=self._name, **query)
+            yield from page["Items"]
+            if "LastEvaluatedKey" not in page:
+                return
+            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def _waiting_of(self, shard: int) -> Iterator[Waiting]:
+        condition = Key("queue").eq(f"{WAITING}#{shard}")
+        for item in self._pages(IndexName=QUEUE_INDEX, KeyConditionExpression=condition):
+            yield Waiting(_drop_of(item), item["due"])
+
+    def _batch_get(self, keys: list[dict[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for attempt in range(1, _TRANSACTION_TRIES + 1):
+            request = {self._name: {"Keys": keys, "ConsistentRead": True}}
+            answer = self._client.batch_get_item(RequestItems=request)
+            for item in answer["Responses"].get(self._name, []):
+                found[item["pk"], item["sk"]] = item
+            keys = answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys", [])
+            if not keys:
+                return found
+            time.sleep(random.uniform(0, 0.05 * 2**attempt))
+        raise TimeoutError(
+            f"DynamoDB must return every item that is asked for, {len(keys)} are left after "
+            f"{_TRANSACTION_TRIES} tries; the call is repeated later"
+        )
+
+    def _later(self, seconds: float) -> str:
+        return clock.to_text(self._now() + timedelta(seconds=seconds))
+
+
+def _drop_key(drop: Drop) -> dict[str, str]:
+    return {"pk": f"key#{drop.key}", "sk": f"drop#{drop.order}"}
+
+
+def _head_key(key: str) -> dict[str, str]:
+    return {"pk": f"key#{key}", "sk": "head"}
+
+
+def _run_key(run_id: str) -> dict[str, str]:
+    return {"pk": f"run#{run_id}", "sk": "run"}
+
+
+def _slot_key(number: int) -> dict[str, str]:
+    return {"pk": "slot", "sk": f"{number:05d}"}
+
+
+def _waiting_queue(key: str) -> str:
+    return f"{WAITING}#{zlib.crc32(key.encode()) % _SHARDS}"
+
+
+def _drop_of(item: Mapping[str, Any]) -> Drop:
+    return Drop(
+        key=item["object_key"],
+        order=item["ordering"],
+        size=int(item["size"]),
+        etag=item["etag"],
+        version_id=item["version_id"],
+        dropped_at=item["dropped_at"],
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return DynamoDB's numbers as Python's."""
+    if isinstance(value, Mapping):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_plain(member) for member in value]
+    return value if isinstance(value, str | bool) or value is None else int(value)

@@ -1,0 +1,73 @@
+"""What becomes of a drop that has no output: pure rules."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from transform_lambdas.transform_jobs import Job, refusal
+
+_REASON_LIMIT = 1000
+# The caller's doing: the same call is refused again. All else may pass by itself.
+_LASTING_REFUSALS = (
+    "ValidationException",
+    "AccessDenied",
+    "not authorized",
+    "Could not find model",
+    "States.Runtime",
+    "not supported by Step Functions",
+)
+_PASSING_REFUSALS = ("ThrottlingException", "Rate exceeded", "ResourceLimitExceeded")
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Why a drop has no output, and whether another run could help."""
+
+    reason: str
+    may_pass: bool
+
+
+def explain(
+    key: str,
+    *,
+    jobs: Sequence[Job],
+    complaints: Mapping[str, str],
+    error: Mapping[str, str],
+) -> Missing:
+    """Say why `key` has no output.
+
+    :param jobs: the run's jobs, the newest first.
+    :param complaints: what their data-logs say, by key.
+    :param error: `error` and `cause` that the state machine caught, empty if none.
+    """
+    if key in complaints:
+        text = complaints[key]
+        # 4xx is the container's word that the data is at fault; 5xx and silence are the model's.
+        return _missing(f"{key}: {text}", may_pass="ClientError" not in text)
+    if not jobs:
+        why = refusal(error) or "the run ended before it created a transform job"
+        passing = any(mark in why for mark in _PASSING_REFUSALS)
+        lasting = any(mark in why for mark in _LASTING_REFUSALS)
+        return _missing(
+            f"{key}: no transform job could be created: {why}", may_pass=passing or not lasting
+        )
+    job = jobs[0]
+    if job.status == "Completed":
+        why = "ended without an output for it; was the object deleted while the job ran?"
+    elif job.status == "Stopped":
+        why = "was stopped"
+    else:
+        why = f"failed: {job.failure_reason or 'no reason given'}"
+    return _missing(f"{key}: transform job {job.name} {why}", may_pass=True)
+
+
+def _missing(reason: str, *, may_pass: bool) -> Missing:
+    if len(reason) > _REASON_LIMIT:
+        reason = reason[: _REASON_LIMIT - 1] + "…"
+    return Missing(reason, may_pass)
+
+
+def run_outcome(counts: Mapping[str, int]) -> str:
+    """Return the outcome that is announced: Completed, PartiallyCompleted or Failed."""
+    if counts["done"] == sum(counts.values()):
+        return "Completed"
+    return "PartiallyCompleted" if counts["done"] else "Failed"

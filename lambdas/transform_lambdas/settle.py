@@ -1,0 +1,187 @@
+"""Looks at which outputs a run has made, and ends or gives back each of its drops."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from transform_lambdas import index_work, metrics
+from transform_lambdas.errors import UnknownRun
+from transform_lambdas.index_work import Output
+from transform_lambdas.ledger import CLAIMED, DONE, FAILED, Entry, Ledger, Run
+from transform_lambdas.outcomes import explain, run_outcome
+from transform_lambdas.run_files import RunFiles, output_key
+from transform_lambdas.transform_jobs import UNFINISHED, Job, TransformJobs
+from transform_lambdas.wake_queue import WakeQueue
+
+_AT_ONCE = 16  # calls to S3 and DynamoDB, each on a connection of its own
+_REPORTED_FAILURES = 100  # the report names so many; the ledger has them all
+
+logger = logging.getLogger(__name__)
+
+
+class Settlement:
+    """Settles runs. It may be cut short anywhere and repeated: what is settled stays so."""
+
+    def __init__(
+        self,
+        *,
+        pipeline_id: str,
+        ledger: Ledger,
+        files: RunFiles,
+        jobs: TransformJobs,
+        wake_queue: WakeQueue,
+        input_bucket: str,
+        max_attempts: int,
+        indexed: bool,
+    ) -> None:
+        self._pipeline_id = pipeline_id
+        self._ledger = ledger
+        self._files = files
+        self._jobs = jobs
+        self._wake_queue = wake_queue
+        self._input_bucket = input_bucket
+        self._max_attempts = max_attempts
+        self._indexed = indexed
+
+    def settle(self, run_id: str, error: Mapping[str, str]) -> dict[str, Any]:
+        """Settle the run and return what the state machine goes on with.
+
+        :param error: `error` and `cause` of the step that failed, empty if none did.
+        :raises UnknownRun: the run is not in the ledger.
+        """
+        run = self._ledger.run(run_id)
+        if run is None:
+            raise UnknownRun(run_id)
+        if run.result is not None:
+            self._wake_queue.wake()
+            return dict(run.result)
+        jobs = self._jobs.of_run(run_id)
+        unfinished = [job for job in jobs if job.status in UNFINISHED]
+        if unfinished:
+            # The execution has died or given up, its job has not: no drop of it may start anew yet.
+            for job in unfinished:
+                self._jobs.stop(job)
+            return {"status": "JobStillRuns", "run_id": run_id, **error}
+        result = self._settle(run, jobs, error)
+        if self._ledger.settle_run(run, result):
+            self._count(result)
+        self._wake_queue.wake()
+        return result
+
+    def _settle(self, run: Run, jobs: Sequence[Job], error: Mapping[str, str]) -> dict[str, Any]:
+        run_id = run.run_id
+        drops = self._files.read_plan(run_id)
+        sizes = self._files.output_sizes(run_id)
+        claimed = [
+            entry
+            for entry in self._ledger.entries(drops)
+            if entry.run_id == run_id and entry.status == CLAIMED
+        ]
+        missing = {entry.drop.key for entry in claimed if entry.drop.key not in sizes}
+        complaints = self._jobs.complaints(jobs, bucket=self._input_bucket, keys=missing)
+
+        def settle_one(entry: Entry) -> tuple[str, str] | None:
+            key = entry.drop.key
+            if key in sizes:
+                prediction = self._files.promote(run_id, key, size=sizes[key])
+                self._ledger.finish_drop(run_id, entry.drop, output=prediction)
+                return None
+            why = explain(key, jobs=jobs, complaints=complaints, error=error)
+            tries = entry.attempts + 1
+            if not why.may_pass:
+                self._ledger.fail_drop(run_id, entry.drop, reason=why.reason)
+            elif tries >= self._max_attempts:
+                reason = f"{why.reason} (given up after {tries} runs)"
+                self._ledger.fail_drop(run_id, entry.drop, reason=reason)
+            else:
+                self._ledger.give_back(run_id, entry.drop, reason=why.reason)
+            return key, why.reason
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            problems = [problem for problem in pool.map(settle_one, claimed) if problem]
+
+        # Counted from the ledger, so that a settlement in two halves counts both.
+        ended = [entry for entry in self._ledger.entries(drops) if entry.run_id == run_id]
+        done = [entry for entry in ended if entry.status == DONE]
+        failed = sum(entry.status == FAILED for entry in ended)
+        counts = {
+            "done": len(done),
+            "waiting": max(run.drops - len(done) - failed, 0),
+            "failed": failed,
+        }
+        result = {
+            "status": "Settled",
+            "run_id": run_id,
+            "outcome": run_outcome(counts),
+            "counts": counts,
+            "index_parts": self._plan_index(run_id, done, sizes) if self._indexed else 0,
+            "report": self._files.report_uri(run_id),
+        }
+        report = {
+            **result,
+            "jobs": [{"name": job.name, "status": job.status} for job in jobs],
+            "without_output": dict(problems[:_REPORTED_FAILURES]),
+        }
+        self._files.write_report(run_id, report)
+        return result
+
+    def _plan_index(self, run_id: str, done: list[Entry], sizes: Mapping[str, int]) -> int:
+        work = index_work.parts(
+            Output(
+                key=output_key(run_id, entry.drop.key),
+                size=sizes[entry.drop.key],
+                source_key=entry.drop.key,
+                # S3 tells whole seconds; the version's order decides between drops of one second.
+                dropped_at=f"{entry.drop.dropped_at}#{entry.drop.order}",
+            )
+            for entry in done
+        )
+        for number, ranges in enumerate(work):
+            self._files.write_index_part(run_id, number, [part.to_dict() for part in ranges])
+        return len(work)
+
+    def _count(self, result: Mapping[str, Any]) -> None:
+        counts = result["counts"]
+        logger.info("run %s: %s, %s", result["run_id"], result["outcome"], counts)
+        metrics.emit(
+            self._pipeline_id,
+            {
+                "DropsDone": counts["done"],
+                "DropsFailed": counts["failed"],
+                "DropsReturned": counts["waiting"],
+                f"Runs{result['outcome']}": 1,
+            },
+        )
+
+
+@cache
+def _settlement() -> Settlement:
+    environment = os.environ
+    config = Config(max_pool_connections=_AT_ONCE)
+    table = boto3.resource("dynamodb", config=config).Table(environment["LEDGER_TABLE"])
+    return Settlement(
+        pipeline_id=environment["PIPELINE_ID"],
+        ledger=Ledger(table),
+        files=RunFiles(boto3.client("s3", config=config), environment["OUTPUT_BUCKET"]),
+        jobs=TransformJobs(
+            boto3.client("sagemaker"),
+            boto3.client("logs"),
+            log_group=environment["TRANSFORM_LOG_GROUP"],
+        ),
+        wake_queue=WakeQueue(boto3.client("sqs"), environment["WAKE_QUEUE_URL"]),
+        input_bucket=environment["INPUT_BUCKET"],
+        max_attempts=int(environment["MAX_ATTEMPTS"]),
+        indexed=environment["INDEXED"] == "true",
+    )
+
+
+def handle(event: Mapping[str, Any], context: object) -> dict[str, Any]:
+    """Lambda entry point: `{"run_id": …}`, with `error` and `cause` if a step failed."""
+    error = {name: event[name] for name in ("error", "cause") if event.get(name)}
+    return _settlement().settle(event["run_id"], error)

@@ -1,0 +1,348 @@
+"""A pipeline in memory: moto for AWS, our real code, and a state machine in Python."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from transform_lambdas.batches import BatchPolicy
+from transform_lambdas.dispatch import Dispatcher, run_of
+from transform_lambdas.drops import Drop
+from transform_lambdas.index import Indexer
+from transform_lambdas.intake import Intake
+from transform_lambdas.ledger import Ledger
+from transform_lambdas.predictions import PredictionTable, RecordFormat
+from transform_lambdas.run_files import RunFiles
+from transform_lambdas.settle import Settlement
+from transform_lambdas.transform_jobs import Job
+from transform_lambdas.wake_queue import WakeQueue
+
+INPUT, OUTPUT = "input-bucket", "output-bucket"
+
+
+class Crash(BaseException):
+    """The Lambda dies: nothing after this runs, no `except Exception` sees it."""
+
+
+@dataclass
+class Fuse:
+    """Counts calls to AWS and dies at the one it is set to, before or after the call is made."""
+
+    dies_at: int | None = None
+    after: bool = False
+    calls: int = 0
+    lock: Any = field(default_factory=threading.RLock)  # moto is not made for threads
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def fused(*args: Any, **kwargs: Any) -> Any:
+            with self.lock:
+                self.calls += 1
+                if self.calls == self.dies_at:
+                    if self.after:
+                        call(*args, **kwargs)
+                    raise Crash
+                return call(*args, **kwargs)
+
+        return fused
+
+
+class FusedClient:
+    """A boto3 client behind a fuse."""
+
+    def __init__(self, client: Any, fuse: Fuse) -> None:
+        self._client = client
+        self._fuse = fuse
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._client, name)
+        if name == "exceptions" or not callable(member):
+            return member
+        return self._fuse.around(member)
+
+
+@dataclass
+class FakeExecutions:
+    """Step Functions as far as dispatch knows it."""
+
+    started: dict[str, dict[str, Any]] = field(default_factory=dict)
+    statuses: dict[str, str] = field(default_factory=dict)
+
+    def start(self, name: str, arguments: dict[str, Any]) -> None:
+        if name not in self.started:
+            self.started[name] = arguments
+            self.statuses[name] = "RUNNING"
+
+    def status(self, name: str) -> str | None:
+        return self.statuses.get(name)
+
+
+@dataclass
+class FakeJobs:
+    """SageMaker and its data-log as far as settle knows them."""
+
+    jobs: dict[str, list[Job]] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
+    stopped: list[str] = field(default_factory=list)
+
+    def of_run(self, run_id: str) -> list[Job]:
+        return self.jobs.get(run_id, [])
+
+    def stop(self, job: Job) -> None:
+        self.stopped.append(job.name)
+
+    def complaints(self, jobs: Any, *, bucket: str, keys: Any) -> dict[str, str]:
+        return {key: text for key, text in self.said.items() if key in keys}
+
+
+class World:
+    """One pipeline and its AWS account."""
+
+    def __init__(self, *, fuse: Fuse | None = None, **policy: Any) -> None:
+        self.fuse = fuse or Fuse()
+        self.time = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+        self.s3 = boto3.client("s3")
+        self.dynamodb = boto3.resource("dynamodb")
+        self.sqs = boto3.client("sqs")
+        for bucket in (INPUT, OUTPUT):
+            self.s3.create_bucket(Bucket=bucket)
+        self.ledger_table = self._make_table("ledger", "pk", "sk", index=True)
+        self.prediction_table = self._make_table("predictions", "record_id", "dropped_at")
+        self.queue_url = self.sqs.create_queue(QueueName="wake")["QueueUrl"]
+        self.executions = FakeExecutions()
+        self.jobs = FakeJobs()
+        self.policy = BatchPolicy(
+            **{"max_wait_s": 60, "max_objects": 100, "max_bytes": 10**9, **policy}
+        )
+        self.slots = 2
+        self.attempts = 3
+        self._sequence = 0
+        self.ledger = self._ledger()
+        self.files = RunFiles(FusedClient(self.s3, self.fuse), OUTPUT)
+
+    def _make_table(self, name: str, pk: str, sk: str, *, index: bool = False) -> Any:
+        def schema(first: str, second: str) -> list[dict[str, str]]:
+            return [
+                {"AttributeName": first, "KeyType": "HASH"},
+                {"AttributeName": second, "KeyType": "RANGE"},
+            ]
+
+        names = [pk, sk, *(("queue", "due") if index else ())]
+        indexes: dict[str, Any] = {}
+        if index:
+            indexes["GlobalSecondaryIndexes"] = [
+                {
+                    "IndexName": "queue",
+                    "KeySchema": schema("queue", "due"),
+                    "Projection": {"ProjectionType": "ALL"},
+                }
+            ]
+        return self.dynamodb.create_table(
+            TableName=name,
+            KeySchema=schema(pk, sk),
+            AttributeDefinitions=[
+                {"AttributeName": attribute, "AttributeType": "S"} for attribute in names
+            ],
+            BillingMode="PAY_PER_REQUEST",
+            **indexes,
+        )
+
+    def _ledger(self) -> Ledger:
+        ledger = Ledger(self.ledger_table, now=lambda: self.time)
+        ledger._client = FusedClient(ledger._client, self.fuse)
+        return ledger
+
+    @property
+    def wake_queue(self) -> WakeQueue:
+        return WakeQueue(FusedClient(self.sqs, self.fuse), self.queue_url)
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            pipeline_id="churn",
+            ledger=self.ledger,
+            files=self.files,
+            input_bucket=INPUT,
+            executions=FusedClient(self.executions, self.fuse),
+            wake_queue=self.wake_queue,
+            policy=self.policy,
+            slots=self.slots,
+            now=lambda: self.time,
+        )
+
+    @property
+    def settlement(self) -> Settlement:
+        return Settlement(
+            pipeline_id="churn",
+            ledger=self.ledger,
+            files=self.files,
+            jobs=FusedClient(self.jobs, self.fuse),
+            wake_queue=self.wake_queue,
+            input_bucket=INPUT,
+            max_attempts=self.attempts,
+            indexed=True,
+        )
+
+    def pass_time(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+    def event(self, key: str, body: bytes = b"1,2\n", sequencer: str | None = None) -> Any:
+        """Upload an object and return the event that S3 sends of it."""
+        self._sequence += 1
+        self.s3.put_object(Bucket=INPUT, Key=key, Body=body)
+        return {
+            "time": self.time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "detail": {
+                "bucket": {"name": INPUT},
+                "object": {
+                    "key": key,
+                    "size": len(body),
+                    "etag": f"etag-{self._sequence}",
+                    "version-id": f"v{self._sequence}",
+                    "sequencer": sequencer or f"{self._sequence:016X}",
+                },
+            },
+        }
+
+    def take(self, *events: Any) -> list[str]:
+        """Deliver events to intake; return the messages that are to come again."""
+        messages = [
+            {"messageId": str(number), "body": json.dumps(event)}
+            for number, event in enumerate(events)
+        ]
+        return Intake(self.ledger, self.wake_queue, marker="_SUCCESS").take(messages)[1]
+
+    def drop(self, key: str, body: bytes = b"1,2\n", sequencer: str | None = None) -> Drop:
+        """Upload an object and have it recorded."""
+        event = self.event(key, body, sequencer)
+        assert not self.take(event)
+        return Drop.from_event(event)
+
+    def dispatch(self) -> list[str]:
+        dispatcher = self.dispatcher
+        dispatcher.look_after_open_runs()
+        return dispatcher.dispatch(time_left_s=lambda: 600)
+
+    def execution_ended(self, name: str) -> None:
+        run_id = run_of({"detail": {"name": name}})
+        assert run_id
+        self.dispatcher.look_at(run_id)
+
+    def do_job(self, run_id: str) -> None:
+        """Do as a transform job: an output for each object that nothing complains of."""
+        bucket, _, key = (
+            self.executions.started[run_id]["manifest_uri"].removeprefix("s3://").partition("/")
+        )
+        head, *keys = json.load(self.s3.get_object(Bucket=bucket, Key=key)["Body"])
+        assert head == {"prefix": f"s3://{INPUT}/"}
+        for name in keys:
+            if name not in self.jobs.said:
+                body = self.s3.get_object(Bucket=INPUT, Key=name)["Body"].read()
+                self.s3.put_object(Bucket=OUTPUT, Key=f"runs/{run_id}/step-1/{name}.out", Body=body)
+        failed = any(name in self.jobs.said for name in keys)
+        status = "Failed" if failed else "Completed"
+        reason = "ClientError: See job logs for more information" if failed else ""
+        self.jobs.jobs[run_id] = [Job(f"{run_id}-s1-0", status, reason)]
+
+    def execute(self, name: str) -> dict[str, Any]:
+        """Do as the state machine: the job unless it is there, settle, index."""
+        arguments = self.executions.started[name]
+        run_id = arguments["run_id"]
+        if not arguments["finish"]:
+            self.do_job(run_id)
+        result = self.settlement.settle(run_id, {})
+        for part in range(result.get("index_parts", 0)):
+            self.indexer.index(run_id, part)
+        self.executions.statuses[name] = "SUCCEEDED"
+        return result
+
+    @property
+    def indexer(self) -> Indexer:
+        table = PredictionTable(self.prediction_table)
+        table._client = FusedClient(table._client, self.fuse)
+        return Indexer(
+            files=self.files,
+            table=table,
+            record_format=RecordFormat("csv", "0"),
+            retention_days=None,
+        )
+
+    def items(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.ledger_table.scan()["Items"]
+        return items
+
+    def statuses(self) -> dict[str, str]:
+        """Return key → status of its drops, versions in order."""
+        drops = sorted(
+            (item for item in self.items() if item["sk"].startswith("drop#")),
+            key=lambda item: (item["object_key"], item["ordering"]),
+        )
+        found: dict[str, str] = {}
+        for item in drops:
+            key = item["object_key"]
+            found[key] = (
+                f"{found[key]}, {item['drop_status']}" if key in found else item["drop_status"]
+            )
+        return found
+
+    def reason(self, drop: Drop) -> str:
+        item = self.ledger_table.get_item(
+            Key={"pk": f"key#{drop.key}", "sk": f"drop#{drop.order}"}
+        )["Item"]
+        return str(item["reason"])
+
+    def slots_taken(self) -> int:
+        return sum(item["pk"] == "slot" and "run_id" in item for item in self.items())
+
+    def prediction(self, key: str) -> bytes:
+        answer = self.s3.get_object(Bucket=OUTPUT, Key=f"predictions/{key}.out")
+        body: bytes = answer["Body"].read()
+        return body
+
+
+@pytest.fixture(autouse=True)
+def fresh_aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """An empty AWS account for each test, and a call that empties it again."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    mock = mock_aws()
+    mock.start()
+
+    def empty() -> None:
+        mock.stop()
+        mock.start()
+
+    yield empty
+    mock.stop()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def make_world() -> Callable[..., World]:
+    """Make a world whose first, second, … call to AWS is the last one."""
+
+    def make(*, dies_at: int | None = None, after: bool = False, **policy: Any) -> World:
+        world = World(**policy)
+        world.fuse.dies_at = dies_at
+        world.fuse.after = after
+        return world
+
+    return make
+
+
+@pytest.fixture
+def crash() -> type[BaseException]:
+    return Crash

@@ -1,0 +1,285 @@
+"""The whole way through the real code, undisturbed and disturbed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from transform_lambdas.transform_jobs import Job
+
+World = Any  # conftest's
+
+
+def test_files_dropped_close_together_become_one_run(world: World) -> None:
+    for number in range(8):
+        world.drop(f"input/{number}.csv", f"{number},0.5\n".encode())
+    assert world.dispatch() == []
+    world.pass_time(60)
+
+    (run_id,) = world.dispatch()
+    result = world.execute(run_id)
+    world.execution_ended(run_id)
+
+    assert result["counts"] == {"done": 8, "waiting": 0, "failed": 0}
+    assert result["outcome"] == "Completed"
+    assert set(world.statuses().values()) == {"done"}
+    assert world.prediction("input/3.csv") == b"3,0.5\n"
+    assert world.slots_taken() == 0
+    assert world.ledger.run(run_id).status == "closed"
+
+
+def test_a_file_the_model_refuses_fails_with_its_words_and_leaves_the_others_alone(
+    world: World,
+) -> None:
+    world.drop("input/good.csv")
+    bad = world.drop("input/bad.csv")
+    world.jobs.said["input/bad.csv"] = "ClientError: 400 row 2, column 5 must be a number"
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+
+    result = world.execute(run_id)
+
+    assert result["outcome"] == "PartiallyCompleted"
+    assert world.statuses() == {"input/bad.csv": "failed", "input/good.csv": "done"}
+    assert world.reason(bad) == "input/bad.csv: ClientError: 400 row 2, column 5 must be a number"
+
+
+def test_a_drop_that_a_broken_model_misses_waits_again_and_fails_in_the_end(world: World) -> None:
+    drop = world.drop("input/a.csv")
+    world.jobs.said["input/a.csv"] = "Bad HTTP status received from algorithm: 500"
+    for _ in range(world.attempts):
+        world.pass_time(60)
+        (run_id,) = world.dispatch()
+        world.execute(run_id)
+        world.execution_ended(run_id)
+
+    assert world.statuses() == {"input/a.csv": "failed"}
+    assert "algorithm: 500 (given up after 3 runs)" in world.reason(drop)
+    world.pass_time(60)
+    assert world.dispatch() == []
+
+
+def test_a_refused_job_fails_its_drops_with_the_refusal(world: World) -> None:
+    drop = world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+
+    result = world.settlement.settle(
+        run_id,
+        {
+            "error": "SageMaker.AmazonSageMakerException",
+            "cause": 'Could not find model "m". (Error Code: ValidationException)',
+        },
+    )
+
+    assert result["outcome"] == "Failed"
+    assert "no transform job could be created: SageMaker." in world.reason(drop)
+    assert 'Could not find model "m"' in world.reason(drop)
+
+
+def test_a_throttled_job_gives_its_drops_back(world: World) -> None:
+    world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+
+    world.settlement.settle(
+        run_id,
+        {
+            "error": "SageMaker.AmazonSageMakerException",
+            "cause": "ThrottlingException: Rate exceeded",
+        },
+    )
+
+    assert world.statuses() == {"input/a.csv": "waiting"}
+    world.pass_time(60)
+    assert world.dispatch()
+
+
+def test_no_drop_is_given_back_while_its_job_still_runs(world: World) -> None:
+    world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.jobs.jobs[run_id] = [Job(f"{run_id}-s1-0", "InProgress", "")]
+
+    result = world.settlement.settle(run_id, {"error": "States.Timeout"})
+
+    assert result == {"status": "JobStillRuns", "run_id": run_id, "error": "States.Timeout"}
+    assert world.jobs.stopped == [f"{run_id}-s1-0"]
+    assert world.statuses() == {"input/a.csv": "claimed"}
+
+
+def test_settling_twice_changes_nothing(world: World) -> None:
+    world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    first = world.execute(run_id)
+    before = world.items()
+
+    assert world.settlement.settle(run_id, {}) == first
+    assert world.items() == before
+
+
+def test_a_newer_version_of_a_key_waits_for_the_older_one_s_run(world: World) -> None:
+    world.drop("input/a.csv", b"a,1\n")
+    world.pass_time(60)
+    (first,) = world.dispatch()
+    world.drop("input/a.csv", b"a,2\n")
+    world.pass_time(60)
+    assert world.dispatch() == []
+    assert world.statuses() == {"input/a.csv": "claimed, waiting"}
+
+    world.execute(first)
+    (second,) = world.dispatch()
+    world.execute(second)
+
+    assert world.statuses() == {"input/a.csv": "done, done"}
+    assert world.prediction("input/a.csv") == b"a,2\n"
+
+
+def test_an_older_version_given_back_is_superseded_by_the_one_that_came_meanwhile(
+    world: World,
+) -> None:
+    world.drop("input/a.csv", b"a,1\n")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.drop("input/a.csv", b"a,2\n")
+    world.settlement.settle(run_id, {"error": "States.Timeout"})
+
+    assert world.statuses() == {"input/a.csv": "superseded, waiting"}
+
+
+def test_a_full_batch_does_not_wait(make_world: Callable[..., World]) -> None:
+    world = make_world(max_objects=3)
+    for number in range(7):
+        world.drop(f"input/{number}.csv")
+
+    assert len(world.dispatch()) == 2
+    assert sorted(world.statuses().values()) == ["claimed"] * 6 + ["waiting"]
+
+
+def test_a_marker_object_makes_what_came_before_it_due(world: World) -> None:
+    world.drop("input/a.csv")
+    assert world.dispatch() == []
+    world.drop("input/_SUCCESS", b"")
+
+    assert len(world.dispatch()) == 1
+    assert world.statuses() == {"input/a.csv": "claimed"}
+
+
+def test_no_more_runs_are_in_flight_than_there_are_slots(make_world: Callable[..., World]) -> None:
+    world = make_world(max_objects=1)
+    for number in range(5):
+        world.drop(f"input/{number}.csv")
+
+    started = world.dispatch()
+    assert len(started) == world.slots == world.slots_taken()
+    assert world.dispatch() == []
+    world.execute(started[0])
+    assert len(world.dispatch()) == 1
+
+
+def test_an_aborted_execution_is_finished_by_the_next_dispatch(world: World) -> None:
+    world.drop("input/a.csv")
+    world.drop("input/b.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.do_job(run_id)
+    world.executions.statuses[run_id] = "ABORTED"
+
+    world.execution_ended(run_id)
+
+    assert world.executions.started[f"{run_id}-f1"] == {
+        "run_id": run_id,
+        "manifest_uri": f"s3://output-bucket/runs/{run_id}/manifest.json",
+        "output_uri": f"s3://output-bucket/runs/{run_id}/step-1",
+        "finish": True,
+    }
+    world.execute(f"{run_id}-f1")
+    world.execution_ended(f"{run_id}-f1")
+    assert set(world.statuses().values()) == {"done"}
+    assert world.ledger.run(run_id).status == "closed"
+
+
+def test_an_execution_that_dies_after_settle_is_finished_too_so_that_all_is_indexed(
+    world: World,
+) -> None:
+    world.drop("input/a.csv", b"a,1\n")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.do_job(run_id)
+    world.settlement.settle(run_id, {})
+    world.executions.statuses[run_id] = "FAILED"
+
+    world.pass_time(60)
+    world.dispatch()
+    world.execute(f"{run_id}-f1")
+
+    assert world.prediction_table.scan()["Count"] == 1
+
+
+def test_a_status_event_that_comes_before_its_time_changes_nothing(world: World) -> None:
+    world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    before = world.items()
+
+    world.execution_ended(run_id)
+
+    assert world.items() == before
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
+def test_a_lambda_that_dies_at_any_call_loses_nothing_and_scores_nothing_twice(
+    make_world: Callable[..., World],
+    fresh_aws: Callable[[], None],
+    crash: type[BaseException],
+    after: bool,
+) -> None:
+    """The heart of the product: every call to AWS is once the last that a Lambda makes."""
+    dies_at = 0
+    while True:
+        dies_at += 1
+        fresh_aws()
+        world = make_world(dies_at=None, after=after)
+        events = [world.event(f"input/{name}.csv", f"{name},1\n".encode()) for name in "abc"]
+        world.jobs.said["input/b.csv"] = "ClientError: 400 no"
+        jobs_done: list[str] = []
+        world.fuse.calls, world.fuse.dies_at = 0, dies_at
+
+        for _ in range(12):  # wake-ups, a minute apart; whatever dies is repeated as AWS would
+            try:
+                if events and not world.take(*events):
+                    events = []
+                world.dispatch()
+                for name, status in list(world.executions.statuses.items()):
+                    if status == "RUNNING":
+                        try:
+                            world.execute(name)
+                            jobs_done.append(name)
+                        except crash:
+                            world.executions.statuses[name] = "FAILED"
+            except crash:
+                pass
+            assert world.slots_taken() <= world.slots
+            world.pass_time(60)
+            if not events:
+                still = set(world.statuses().values()) & {"waiting", "claimed"}
+                runs = [item for item in world.items() if item["sk"] == "run"]
+                if not still and all(run["run_status"] == "closed" for run in runs):
+                    break
+
+        assert world.statuses() == {
+            "input/a.csv": "done",
+            "input/b.csv": "failed",
+            "input/c.csv": "done",
+        }, f"died at call {dies_at}"
+        assert world.prediction("input/a.csv") == b"a,1\n"
+        assert {item["record_id"] for item in world.prediction_table.scan()["Items"]} == {
+            "a",
+            "c",
+        }
+        assert world.slots_taken() == 0
+        assert not [item for item in world.items() if item.get("sk") == "head" and "run_id" in item]
+        assert len(world.jobs.jobs) == 1, "a second job scored something twice"
+        if world.fuse.calls < dies_at:
+            return  # the whole way takes fewer calls: each has been the last one once
