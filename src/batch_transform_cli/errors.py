@@ -1,0 +1,22 @@
+"""Errors of the command line.
+
+CommandError           the command cannot go on; its text is the one line that the user reads
+├── PipelineNotFound   no such pipeline where we look, or more than one to choose from
+└── SynthesisFailed    the CDK app does not make a cloud assembly
+"""
+
+
+class CommandError(Exception):
+    """The command cannot go on."""
+
+    exit_code = 1
+
+
+class PipelineNotFound(CommandError):
+    """No such pipeline, or none was named and there are several."""
+
+    exit_code = 2
+
+
+class SynthesisFailed(CommandError):
+    """The CDK app ended without a cloud assembly."""

@@ -1,0 +1,139 @@
+"""The command: `batch-transform local up`, `status` and `lookup`."""
+
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from batch_transform_cli.errors import CommandError
+from batch_transform_cli.pipeline_client import AWS_ERRORS, Cloud, PipelineClient, one_line
+from batch_transform_cli.synthesis import synthesize
+from batch_transform_cli.views import overview
+
+commands = typer.Typer(
+    help="Drop files in S3, get their predictions, look one up by id.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+local = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+commands.add_typer(local, name="local", help="The same pipelines on this machine.")
+
+Endpoint = Annotated[
+    str | None,
+    typer.Option(help="URL of a local cloud. Default: AWS_ENDPOINT_URL, else AWS."),
+]
+Pipeline = Annotated[
+    str | None,
+    typer.Option(help="Id of the pipeline. Default: the only one that is deployed."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def app() -> None:
+    """Run the command; whatever it cannot do is one line on stderr."""
+    try:
+        commands()
+    except CommandError as error:
+        _end(str(error), error.exit_code)
+    except AWS_ERRORS as error:
+        _end(one_line(error), 1)
+
+
+@commands.command()
+def status(
+    pipeline: Pipeline = None,
+    endpoint: Endpoint = None,
+    newest: Annotated[int, typer.Option(min=1, help="How many drops and runs to show.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show the drops and runs of a pipeline."""
+    client = PipelineClient.find(Cloud(endpoint), pipeline)
+    found = client.status()
+    if as_json:
+        print(json.dumps({"pipeline": client.pipeline_id, **dataclasses.asdict(found)}, indent=1))
+        return
+    outputs = {run.run_id: client.outputs_of(run) for run in found.runs if run.status == "running"}
+    console = Console()
+    console.print(f"pipeline {client.pipeline_id}", style="bold", highlight=False)
+    console.print(overview(found, outputs, newest=newest))
+
+
+@commands.command()
+def lookup(
+    record_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the record.")],
+    pipeline: Pipeline = None,
+    endpoint: Endpoint = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the newest prediction of one record."""
+    client = PipelineClient.find(Cloud(endpoint), pipeline)
+    found = client.lookup(record_id)
+    if found is None:
+        raise CommandError(
+            f"the id must be that of a scored record, got {record_id!r}; "
+            "see `batch-transform status` for which files are done"
+        )
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), indent=1))
+        return
+    value = found.prediction
+    print(value if isinstance(value, str) else json.dumps(value))
+
+
+@local.command()
+def up(
+    assembly: Annotated[
+        Path | None,
+        typer.Option(help="Cloud assembly to deploy. Default: synthesize the app of ./cdk.json."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the cloud. Default: a free one.")
+    ] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the cloud's data. Default: none does.")
+    ] = None,
+) -> None:
+    """Start a cloud on this machine, deploy the app to it, and stay until Ctrl-C."""
+    try:
+        from local_cloud import LocalCloud, LocalCloudError
+    except ImportError as error:
+        raise CommandError(
+            f"the local cloud must be installed, got no module {error.name}; "
+            "pip install 'batch-transform[local]'"
+        ) from None
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            if assembly is None:
+                assembly = Path(folder)
+                synthesize(Path.cwd(), assembly)
+            with LocalCloud(port=port, state_dir=state_dir) as cloud:
+                outputs = cloud.deploy(assembly)
+                print(f"local cloud at {cloud.endpoint} (Ctrl-C ends it)")
+                for stack, values in outputs.items():
+                    for name, value in values.items():
+                        print(f"{stack}.{name} = {value}")
+                print(f"try: batch-transform status --endpoint {cloud.endpoint}", flush=True)
+                while True:
+                    time.sleep(1)
+                    cloud.check()
+    except LocalCloudError as error:
+        raise CommandError(str(error)) from error
+    except KeyboardInterrupt:
+        print("stopped; nothing is left running", file=sys.stderr)
+
+
+def _end(message: str, exit_code: int) -> None:
+    print(f"batch-transform: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+if __name__ == "__main__":
+    app()

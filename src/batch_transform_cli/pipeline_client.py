@@ -1,0 +1,335 @@
+"""What a client of a pipeline can know: its drops, its runs, and the prediction of an id.
+
+The one module here that knows the ledger's items (their owner is `transform_lambdas.ledger`) and
+the names under which the construct publishes where everything is. AWS and the local cloud are the
+same to it, but for the address of the HTTP API.
+"""
+
+import ipaddress
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import boto3
+from boto3.dynamodb.conditions import Attr
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
+
+from batch_transform_cli.errors import CommandError, PipelineNotFound
+
+PARAMETERS = "/batch-transform/"
+OPEN_DROPS = ("waiting", "claimed")
+OPEN_RUNS = ("claiming", "claimed", "running", "settled")
+
+_LOCAL_ACCOUNT = "000000000000"
+_LOCAL_REGION = "us-east-1"
+_LOOKUP_LIMIT_S = 15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drop:
+    """One version of one uploaded object, as the ledger knows it."""
+
+    key: str
+    status: str
+    size: int
+    attempts: int
+    run_id: str
+    dropped_at: str
+    reason: str
+    order: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still change."""
+        return self.status in OPEN_DROPS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One batch on its way, as the ledger knows it."""
+
+    run_id: str
+    status: str
+    drops: int
+    outcome: str
+    done: int
+    failed: int
+    waiting: int
+    opened_at: str
+    ended_at: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still change."""
+        return self.status in OPEN_RUNS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """All drops and runs of a pipeline at one moment, the oldest first."""
+
+    drops: list[Drop]
+    runs: list[Run]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What the pipeline last said of one id."""
+
+    record_id: str
+    prediction: Any
+    dropped_at: str
+    source_key: str
+    run_id: str
+
+
+class Cloud:
+    """Where the clients look: AWS as the user's environment says, or one endpoint.
+
+    :param endpoint: of a local cloud. Default: what AWS_ENDPOINT_URL says, else AWS.
+    """
+
+    def __init__(self, endpoint: str | None = None) -> None:
+        self.endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
+        if self.endpoint is not None and not urlsplit(self.endpoint).hostname:
+            raise CommandError(
+                f"the endpoint must be a URL such as http://127.0.0.1:4566, got {self.endpoint!r}; "
+                "copy the one that `batch-transform local up` printed"
+            )
+        if self.endpoint is not None and _is_local(self.endpoint):
+            # A user's own credentials have no business here, and may not even exist.
+            account = os.environ.get("AWS_ACCESS_KEY_ID", "")
+            self.session = boto3.Session(
+                aws_access_key_id=account if _is_account(account) else _LOCAL_ACCOUNT,
+                aws_secret_access_key="local",
+                region_name=os.environ.get("AWS_REGION")
+                or os.environ.get("AWS_DEFAULT_REGION")
+                or _LOCAL_REGION,
+            )
+        else:
+            self.session = boto3.Session()
+
+    def client(self, service: str) -> Any:
+        """Make a client of an AWS service."""
+        return self.session.client(service, endpoint_url=self.endpoint)
+
+    def resource(self, service: str) -> Any:
+        """Make a resource of an AWS service."""
+        return self.session.resource(service, endpoint_url=self.endpoint)
+
+
+class PipelineClient:
+    """Reads one pipeline.
+
+    :param facts: where its parts are, by the names in `/batch-transform/<pipeline id>/`.
+    """
+
+    def __init__(self, cloud: Cloud, pipeline_id: str, facts: Mapping[str, str]) -> None:
+        self._cloud = cloud
+        self._facts = facts
+        self._ledger = cloud.resource("dynamodb").Table(facts["ledger-table"])
+        self._s3 = cloud.client("s3")
+        self.pipeline_id = pipeline_id
+
+    @classmethod
+    def find(cls, cloud: Cloud, pipeline_id: str | None = None) -> Self:
+        """Return the pipeline of that id, or the only one that there is.
+
+        :raises PipelineNotFound: there is none, or no id was given and there are several.
+        """
+        found: dict[str, dict[str, str]] = {}
+        pages = cloud.client("ssm").get_paginator("get_parameters_by_path")
+        for page in pages.paginate(Path=f"{PARAMETERS}{pipeline_id or ''}", Recursive=True):
+            for parameter in page["Parameters"]:
+                owner, _, name = parameter["Name"].removeprefix(PARAMETERS).partition("/")
+                found.setdefault(owner, {})[name] = parameter["Value"]
+        where = cloud.endpoint or f"AWS region {cloud.session.region_name}"
+        if not found:
+            raise PipelineNotFound(
+                f"a pipeline must be deployed, got {pipeline_id or 'none'} at {where}; "
+                "deploy one, or name another --pipeline, --endpoint or region"
+            )
+        if len(found) > 1:
+            raise PipelineNotFound(
+                f"--pipeline must name one of {', '.join(sorted(found))}, got none; name one"
+            )
+        ((owner, facts),) = found.items()
+        return cls(cloud, owner, facts)
+
+    @property
+    def input_bucket(self) -> str:
+        """Where drops go."""
+        return self._facts["input-bucket"]
+
+    @property
+    def input_prefix(self) -> str:
+        """Under which drops go."""
+        return self._facts["input-prefix"]
+
+    @property
+    def output_bucket(self) -> str:
+        """Where predictions appear."""
+        return self._facts["output-bucket"]
+
+    @property
+    def ledger_table(self) -> str:
+        """The table that knows every drop and run."""
+        return self._facts["ledger-table"]
+
+    def status(self) -> Status:
+        """Return every drop and run of the ledger. It reads the whole table."""
+        drops = []
+        runs = []
+        for item in self._items():
+            if item["sk"] == "run":
+                runs.append(_run(item))
+            else:
+                drops.append(_drop(item))
+        return Status(
+            drops=sorted(drops, key=lambda drop: (drop.dropped_at, drop.key, drop.order)),
+            runs=sorted(runs, key=lambda run: run.opened_at),
+        )
+
+    def outputs_of(self, run: Run) -> int:
+        """Return how many objects the run's transform job has written so far."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.output_bucket, Prefix=f"runs/{run.run_id}/step-1/"
+        )
+        return sum(page["KeyCount"] for page in pages)
+
+    def lookup(self, record_id: str) -> Prediction | None:
+        """Ask the HTTP API for the newest prediction of an id; None if it has none.
+
+        :raises CommandError: the pipeline has no API, or it does not answer as it should.
+        """
+        if "api-url" not in self._facts:
+            raise CommandError(
+                f"pipeline {self.pipeline_id} must have an index to look ids up, got none; "
+                "give the construct index=PredictionIndex(...) and deploy it"
+            )
+        url = f"{self._api_url()}/predictions/{quote(record_id, safe='')}"
+        status, body = _get(url, self._signed(url))
+        if status == 404:
+            return None
+        if status != 200:
+            raise CommandError(f"the lookup must answer 200, got {status}: {body.strip()[:300]}")
+        answer = json.loads(body)
+        return Prediction(
+            record_id=answer["id"],
+            prediction=answer["prediction"],
+            dropped_at=answer["dropped_at"],
+            source_key=answer["source_key"],
+            run_id=answer["run_id"],
+        )
+
+    def _items(self) -> Iterator[dict[str, Any]]:
+        # Besides drops and runs the table has heads, slots and marks, which are dispatch's own.
+        wanted = Attr("sk").eq("run") | Attr("sk").begins_with("drop#")
+        query: dict[str, Any] = {"FilterExpression": wanted, "ConsistentRead": True}
+        while True:
+            page = self._ledger.scan(**query)
+            yield from page["Items"]
+            if "LastEvaluatedKey" not in page:
+                return
+            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def _api_url(self) -> str:
+        url = self._facts["api-url"]
+        if self._cloud.endpoint is None:
+            return url
+        # The names under amazonaws.com are AWS's; a local cloud serves its APIs at its endpoint.
+        api_id = (urlsplit(url).hostname or "").split(".")[0]
+        return f"{self._cloud.endpoint}/_aws/execute-api/{api_id}/$default"
+
+    def _signed(self, url: str) -> dict[str, str]:
+        credentials = self._cloud.session.get_credentials()
+        if credentials is None:
+            raise CommandError(
+                "a lookup must be signed, got no AWS credentials; log in or set AWS_PROFILE"
+            )
+        call = AWSRequest("GET", url)
+        SigV4Auth(credentials, "execute-api", self._cloud.session.region_name).add_auth(call)
+        return dict(call.headers)
+
+
+def one_line(error: Exception) -> str:
+    """Say in one line what an AWS call could not do."""
+    if isinstance(error, EndpointConnectionError):
+        return (
+            f"a cloud must answer at {error.kwargs['endpoint_url']}, got no connection; "
+            "is it running?"
+        )
+    if isinstance(error, ClientError):
+        details = error.response["Error"]
+        return (
+            f"{error.operation_name} must be allowed, got {details['Code']}: {details['Message']}"
+        )
+    return " ".join(str(error).split())
+
+
+AWS_ERRORS = (BotoCoreError, ClientError)
+"""What any call of a boto3 client can raise."""
+
+
+def _drop(item: Mapping[str, Any]) -> Drop:
+    return Drop(
+        key=item["object_key"],
+        status=item["drop_status"],
+        size=int(item["size"]),
+        attempts=int(item["attempts"]),
+        run_id=item.get("run_id", ""),
+        dropped_at=item["dropped_at"],
+        reason=item.get("reason", ""),
+        order=item["ordering"],
+    )
+
+
+def _run(item: Mapping[str, Any]) -> Run:
+    result = item.get("result", {})
+    counts = result.get("counts", {})
+    return Run(
+        run_id=item["run_id"],
+        status=item["run_status"],
+        drops=int(item.get("drops", 0)),
+        outcome=result.get("outcome", ""),
+        done=int(counts.get("done", 0)),
+        failed=int(counts.get("failed", 0)),
+        waiting=int(counts.get("waiting", 0)),
+        opened_at=item["opened_at"],
+        ended_at=item.get("closed_at", ""),
+    )
+
+
+def _get(url: str, headers: Mapping[str, str]) -> tuple[int, str]:
+    call = urllib.request.Request(url, headers=dict(headers))
+    # A proxy of the environment is for the world outside, not for this machine.
+    proxies = urllib.request.ProxyHandler({} if _is_local(url) else None)
+    try:
+        with urllib.request.build_opener(proxies).open(call, timeout=_LOOKUP_LIMIT_S) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode(errors="replace")
+    except OSError as error:
+        raise CommandError(
+            f"the lookup API must answer at {url}, got {error}; is the cloud running?"
+        ) from error
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_account(text: str) -> bool:
+    return len(text) == 12 and text.isdecimal()

@@ -1,0 +1,157 @@
+"""What a pipeline looks like on a screen: tables and a bar on a terminal, lines elsewhere."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from batch_transform_cli.errors import CommandError
+from batch_transform_cli.pipeline_client import Drop, PipelineClient, Run, Status
+
+_STYLES = {
+    "waiting": "yellow",
+    "claiming": "yellow",
+    "claimed": "cyan",
+    "running": "cyan",
+    "settled": "cyan",
+    "done": "green",
+    "closed": "green",
+    "Completed": "green",
+    "PartiallyCompleted": "yellow",
+    "failed": "red",
+    "Failed": "red",
+    "superseded": "dim",
+}
+_POLL_S = 0.25
+_BAR_WIDTH = 32
+
+
+def overview(status: Status, outputs: Mapping[str, int], *, newest: int = 20) -> RenderableType:
+    """Return the newest drops and runs as tables, and a bar for each job under way.
+
+    :param outputs: how many outputs each open run has, by run id.
+    """
+    bars = [_job_bar(run, outputs[run.run_id]) for run in status.runs if run.run_id in outputs]
+    return Group(drops_table(status.drops, newest), runs_table(status.runs, newest), *bars)
+
+
+def drops_table(drops: list[Drop], newest: int) -> Table:
+    """Return the newest drops, with the reasons of those that failed."""
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+    table.add_column("drop", no_wrap=True)
+    table.add_column("size", justify="right")
+    table.add_column("status")
+    table.add_column("why", overflow="fold")
+    for drop in drops[-newest:]:
+        why = drop.reason.removeprefix(f"{drop.key}: ")
+        table.add_row(Text(drop.key), _bytes(drop.size), _status(drop.status), Text(why))
+    if len(drops) > newest:
+        table.caption = f"the newest {newest} of {len(drops)} drops"
+    return table
+
+
+def runs_table(runs: list[Run], newest: int) -> Table:
+    """Return the newest runs and what became of their drops."""
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+    table.add_column("run", no_wrap=True)
+    for name in ("drops", "done", "failed", "again"):
+        table.add_column(name, justify="right")
+    table.add_column("status")
+    for run in runs[-newest:]:
+        counts = [
+            str(count) if run.outcome else "" for count in (run.done, run.failed, run.waiting)
+        ]
+        table.add_row(run.run_id, str(run.drops), *counts, _status(run.outcome or run.status))
+    return table
+
+
+def changes(before: Status, after: Status) -> list[str]:
+    """Return one line for each drop or run that is not as it was."""
+    old_drops = {(drop.key, drop.order): drop.status for drop in before.drops}
+    old_runs = {run.run_id: run.status for run in before.runs}
+    lines = []
+    for drop in after.drops:
+        if old_drops.get((drop.key, drop.order)) != drop.status:
+            why = f" ({drop.reason})" if drop.reason else ""
+            lines.append(f"drop {drop.key}: {drop.status}{why}")
+    for run in after.runs:
+        if old_runs.get(run.run_id) != run.status:
+            counts = f", {run.done} done, {run.failed} failed" if run.outcome else ""
+            outcome = f" {run.outcome}" if run.outcome else ""
+            lines.append(f"run {run.run_id}: {run.status}{outcome} ({run.drops} drops{counts})")
+    return lines
+
+
+def watch(
+    client: PipelineClient,
+    console: Console,
+    *,
+    until: Callable[[Status], bool],
+    limit_s: float,
+    say: Callable[[str], None],
+) -> tuple[Status, RenderableType]:
+    """Show the pipeline until it is as wanted; return how it is then, and the picture of it.
+
+    On a terminal the picture is redrawn in place; elsewhere `say` gets a line for each change.
+
+    :raises CommandError: it is not so within `limit_s`.
+    """
+    deadline = time.monotonic() + limit_s
+    before = Status(drops=[], runs=[])
+    said_outputs: dict[str, int] = {}
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        while True:
+            status = client.status()
+            outputs = {
+                run.run_id: client.outputs_of(run) for run in status.runs if run.status == "running"
+            }
+            picture = overview(status, outputs)
+            if console.is_terminal:
+                live.update(picture, refresh=True)
+            else:
+                for line in changes(before, status):
+                    say(line)
+                for run_id, count in outputs.items():
+                    if count != said_outputs.get(run_id, 0):
+                        say(f"run {run_id}: {count} outputs written")
+                said_outputs = outputs
+            before = status
+            if until(status):
+                return status, picture
+            if time.monotonic() > deadline:
+                open_drops = [drop.key for drop in status.drops if drop.is_open]
+                raise CommandError(
+                    f"every drop must end within {limit_s:g} s, got {len(open_drops)} still open"
+                    f"{' (' + open_drops[0] + ')' if open_drops else ''}; "
+                    "see the state machine's executions for what they wait for"
+                )
+            time.sleep(_POLL_S)
+
+
+def _job_bar(run: Run, outputs: int) -> RenderableType:
+    row = Table.grid(padding=(0, 1))
+    row.add_row(
+        Text("transform job", style="bold"),
+        ProgressBar(total=max(run.drops, 1), completed=outputs, width=_BAR_WIDTH),
+        f"{outputs} of {run.drops} outputs",
+    )
+    return row
+
+
+def _status(status: str) -> str:
+    return f"[{_STYLES.get(status, 'default')}]{escape(status)}[/]"
+
+
+def _bytes(size: int) -> str:
+    if size < 10_000:
+        return f"{size} B"
+    for unit in ("kB", "MB", "GB"):
+        size //= 1000
+        if size < 10_000:
+            return f"{size} {unit}"
+    return f"{size // 1000} TB"
