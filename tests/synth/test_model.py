@@ -1,0 +1,226 @@
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_cdk import App, Stack
+from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_iam as iam
+
+from batch_transform import BatchTransform, TransformModel
+from batch_transform.archive import content_hash, pack
+
+IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/churn@sha256:abc"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    (folder / "code").mkdir(parents=True)
+    (folder / "model.json").write_text("{}")
+    (folder / "code" / "inference.py").write_text("pass\n")
+    (folder / "code" / "run").write_text("#!/bin/sh\n")
+    (folder / "code" / "run").chmod(0o755)
+    return folder
+
+
+def test_the_same_content_is_the_same_archive_whenever_and_wherever(
+    directory: Path, tmp_path: Path
+) -> None:
+    pack(directory, tmp_path / "one.tar.gz")
+    hash_before = content_hash(directory)
+    for path in directory.rglob("*"):
+        os.utime(path, (0, 0))
+    (directory / "code" / "__pycache__").mkdir()
+    (directory / "code" / "__pycache__" / "inference.pyc").write_bytes(b"time")
+    moved = directory.rename(tmp_path / "moved")
+    pack(moved, tmp_path / "two.tar.gz")
+
+    assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
+    assert content_hash(moved) == hash_before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda folder: (folder / "model.json").write_text("{ }"), id="bytes"),
+        pytest.param(lambda folder: (folder / "model.json").rename(folder / "m.json"), id="name"),
+        pytest.param(lambda folder: (folder / "code" / "run").chmod(0o644), id="executable bit"),
+        pytest.param(lambda folder: (folder / "new").touch(), id="an empty file"),
+    ],
+)
+def test_other_content_has_another_hash(directory: Path, change: Callable[[Path], object]) -> None:
+    before = content_hash(directory)
+
+    change(directory)
+
+    assert content_hash(directory) != before
+
+
+def test_the_archive_has_files_at_its_root_and_nobody_as_owner(
+    directory: Path, tmp_path: Path
+) -> None:
+    pack(directory, tmp_path / "model.tar.gz")
+
+    with tarfile.open(tmp_path / "model.tar.gz") as archive:
+        members = {member.name: member for member in archive.getmembers()}
+    assert list(members) == ["code/inference.py", "code/run", "model.json"]
+    assert members["code/run"].mode == 0o755
+    assert {member.uname for member in members.values()} == {""}
+
+
+def test_a_linked_file_is_packed_as_what_it_links_to(directory: Path, tmp_path: Path) -> None:
+    (directory / "latest.json").symlink_to(directory / "model.json")
+    pack(directory, tmp_path / "model.tar.gz")
+
+    with tarfile.open(tmp_path / "model.tar.gz") as archive:
+        assert archive.getmember("latest.json").isfile()
+
+
+def deployed(
+    synthesize: Callable[[Any], dict[str, Any]],
+    make: Callable[[Stack], TransformModel],
+    resource_type: str,
+) -> dict[str, Any]:
+    template = synthesize(
+        lambda stack: BatchTransform(stack, "Churn", model=make(stack), instance_type="ml.m5.large")
+    )
+    (properties,) = [
+        resource["Properties"]
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == resource_type and "ChurnModel" in name
+    ]
+    return dict(properties)
+
+
+def test_a_changed_model_is_a_new_model(
+    synthesize: Callable[[Any], dict[str, Any]], directory: Path
+) -> None:
+    def url() -> str:
+        model = deployed(
+            synthesize,
+            lambda _: TransformModel.from_artifact(directory, IMAGE),
+            "AWS::SageMaker::Model",
+        )
+        assert "ModelName" not in model
+        return str(model["PrimaryContainer"]["ModelDataUrl"])
+
+    first = url()
+    assert url() == first
+
+    (directory / "model.json").write_text('{"better": true}')
+
+    assert url() != first
+
+
+def test_a_ready_archive_and_a_repository_are_taken_as_they_are(
+    synthesize: Callable[[Any], dict[str, Any]], directory: Path, tmp_path: Path
+) -> None:
+    pack(directory, tmp_path / "model.tar.gz")
+
+    def make(stack: Stack) -> TransformModel:
+        repository = ecr.Repository.from_repository_name(stack, "Images", "churn")
+        return TransformModel.from_artifact(
+            tmp_path / "model.tar.gz", repository, image_tag="v3", environment={"A": "b"}
+        )
+
+    container = deployed(synthesize, make, "AWS::SageMaker::Model")["PrimaryContainer"]
+
+    assert container["Image"]["Fn::Join"][1][-1].endswith("/churn:v3")
+    assert container["Environment"] == {"A": "b"}
+
+
+def test_only_sagemaker_of_this_account_may_act_as_the_model(
+    synthesize: Callable[[Any], dict[str, Any]], directory: Path
+) -> None:
+    role = deployed(
+        synthesize, lambda _: TransformModel.from_artifact(directory, IMAGE), "AWS::IAM::Role"
+    )
+
+    (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": "sagemaker.amazonaws.com"}
+    assert statement["Condition"]["StringEquals"] == {
+        "aws:SourceAccount": {"Ref": "AWS::AccountId"}
+    }
+    sources = str(statement["Condition"]["ArnLike"]["aws:SourceArn"])
+    assert ":transform-job/*" in sources
+    assert "ManagedPolicyArns" not in role
+
+
+def test_an_existing_model_may_be_named_in_any_case(
+    synthesize: Callable[[Any], dict[str, Any]],
+) -> None:
+    def define(stack: Stack) -> None:
+        pipeline = BatchTransform(
+            stack,
+            "Churn",
+            model=TransformModel.from_model_name("Churn-V1"),
+            instance_type="ml.m5.large",
+        )
+        role = iam.Role.from_role_arn(stack, "Role", "arn:aws:iam::111122223333:role/churn")
+        pipeline.grants.score(role)
+
+    template = synthesize(define)
+    text = str(template["Resources"])
+
+    assert "AWS::SageMaker::Model" not in text
+    assert ":model/Churn-V1" in text
+    assert ":model/churn-v1" in text
+    assert [
+        resource["Properties"]["Roles"]
+        for name, resource in template["Resources"].items()
+        if name.startswith("RolePolicy")
+    ] == [["churn"]]
+
+
+@pytest.mark.parametrize(
+    ("make", "remedy"),
+    [
+        pytest.param(
+            lambda folder: TransformModel.from_artifact(folder / "none", IMAGE),
+            r"got nothing at .*none; run what trains or exports the model first",
+            id="no artifact",
+        ),
+        pytest.param(
+            lambda folder: TransformModel.from_artifact(folder / "model.json", IMAGE),
+            "got another kind of file",
+            id="not an archive",
+        ),
+        pytest.param(
+            lambda folder: TransformModel.from_artifact(folder, "docker.io/me/churn:1"),
+            "SageMaker pulls from ECR only, so copy the image there",
+            id="another registry",
+        ),
+        pytest.param(
+            lambda folder: TransformModel.from_artifact(folder, folder),
+            "must be a directory with a Dockerfile",
+            id="no Dockerfile",
+        ),
+        pytest.param(
+            lambda folder: TransformModel.from_artifact(folder, IMAGE, image_tag="v1"),
+            "write the tag into the image's URI",
+            id="two tags",
+        ),
+    ],
+)
+def test_fails_when_there_is_no_such_model(
+    make: Callable[[Path], TransformModel], remedy: str, directory: Path
+) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        make(directory)
+
+
+def test_fails_when_the_artifact_is_an_empty_directory(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got an empty directory"):
+        TransformModel.from_artifact(tmp_path, IMAGE)
+
+
+def test_fails_when_the_image_is_a_string_that_only_deployment_knows(directory: Path) -> None:
+    uri = ecr.Repository.from_repository_name(
+        Stack(App(), "Scoring"), "Images", "churn"
+    ).repository_uri
+
+    with pytest.raises(ValueError, match=r"pass the ecr\.IRepository"):
+        TransformModel.from_artifact(directory, uri)
