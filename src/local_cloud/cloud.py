@@ -20,7 +20,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
-from local_cloud import docker_shim, processes
+from local_cloud import cdk_cli, processes
 from local_cloud.deploy import Deployer
 from local_cloud.emulator import check_version
 from local_cloud.errors import CloudUnavailable, PortInUse
@@ -92,6 +92,21 @@ class LocalCloud:
         return self._state_dir
 
     @property
+    def marker(self) -> str:
+        """What `LOCAL_CLOUD_ID` is in the environment of every process of this cloud."""
+        return self._marker
+
+    @property
+    def server_pid(self) -> int:
+        """The server's process id.
+
+        :raises CloudUnavailable: it is not running.
+        """
+        self.check()
+        assert self._server is not None
+        return self._server.pid
+
+    @property
     def log_file(self) -> Path:
         """The server's log."""
         return self._state_dir / "server.log"
@@ -121,6 +136,7 @@ class LocalCloud:
             *("--state-dir", str(self._state_dir)),
             *("--parent", str(os.getpid())),
             *("--ping-timeout-s", str(self._ping_timeout_s)),
+            *(["--forget"] if self._asked_state_dir is None else []),
         ]
         with self.log_file.open("ab") as log:
             self._server = subprocess.Popen(
@@ -192,7 +208,7 @@ class LocalCloud:
             **self.environment(account=account),
             "CDK_DEFAULT_ACCOUNT": account,
             "CDK_DEFAULT_REGION": self.region,
-            "CDK_DOCKER": str(docker_shim.write_script(self._state_dir)),
+            "CDK_DOCKER": str(cdk_cli.write_docker(self._state_dir)),
         }
 
     def client(self, service: str, *, account: str = ACCOUNT, region: str | None = None) -> Any:

@@ -7,7 +7,6 @@ directory into the cloud's images, so that its `serve` can run as a process, and
 import argparse
 import hashlib
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -18,19 +17,6 @@ from local_cloud.errors import ImageRefused
 from local_cloud.images import Images
 
 _NOT_THERE = 1  # What docker itself returns for an unknown image.
-
-
-def write_script(state_dir: Path) -> Path:
-    """Write the program that `CDK_DOCKER` names, for the cloud with that state directory."""
-    script = state_dir / "docker"
-    own_modules = Path(__file__).parent.parent
-    command = [sys.executable, "-m", "local_cloud.docker_shim", str(state_dir / "images")]
-    script.write_text(
-        "#!/bin/sh\n"
-        f'PYTHONPATH={shlex.quote(os.fspath(own_modules))} exec {shlex.join(command)} "$@"\n'
-    )
-    script.chmod(0o755)
-    return script
 
 
 def main(arguments: list[str]) -> int:

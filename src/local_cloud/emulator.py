@@ -6,10 +6,12 @@ Import this module only in the server's process, after `configure`: the emulator
 environment when it is imported.
 """
 
+import asyncio
 import importlib.metadata
 import json
 import os
 import re
+import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -193,11 +195,30 @@ def call(name: str, target: str, request: Mapping[str, Any]) -> tuple[int, dict[
     return status, json.loads(body) if body else {}
 
 
-def serve() -> None:
-    """Run the emulator until it is told to stop."""
-    import sys
+def serve(port: int) -> None:
+    """Run the emulator until SIGTERM or SIGINT, and save what it keeps.
 
+    This is the emulator's own `main` without its pid file and without its wait for threads that
+    still work for somebody who is gone: a Lambda that sleeps, a stack that waits.
+    """
+    from hypercorn.asyncio import serve as serve_asgi
+    from hypercorn.config import Config
     from ministack import app
 
-    sys.argv = ["ministack"]  # It reads options of its own.
-    app.main()
+    config = Config()
+    config.bind = [f"127.0.0.1:{port}"]
+    config.keep_alive_timeout = 75
+    config.graceful_timeout = 1
+    config.loglevel = "WARNING"
+    _allow_many_connections()
+    # Not asyncio.run, which waits for the threads.
+    asyncio.new_event_loop().run_until_complete(serve_asgi(app.app, config))
+
+
+def _allow_many_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):
+            pass  # macOS names a limit that it does not grant; the default does for most.

@@ -88,7 +88,8 @@ class Images:
 
     def _place(self, uri: str) -> Path:
         # Readable for a person who looks, unique and safe by the digest.
-        readable = re.sub(r"[^A-Za-z0-9.]+", "-", uri).strip("-.")[-60:]
+        name = uri.rpartition("/")[2]
+        readable = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:40]
         return self._root / f"{readable}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
 
 

@@ -6,6 +6,7 @@ test run or demo leaves nothing behind, and it ends what it started: Lambda work
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -37,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         default=1800,
         help="seconds a model server may take to answer its first ping (default: as on AWS)",
     )
+    parser.add_argument(
+        "--forget", action="store_true", help="remove the state directory when this ends"
+    )
     options = parser.parse_args(arguments)
     try:
         emulator.check_version()
@@ -50,9 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
         _watch(options.parent, marker)
     _plug_in(options.port, state_dir, options.ping_timeout_s)
     try:
-        emulator.serve()
+        emulator.serve(options.port)
     finally:
         processes.end(marker, grace_s=2.0)
+        if options.forget:
+            shutil.rmtree(state_dir, ignore_errors=True)  # Nobody will look for it again.
     # Worker threads of the emulator can block for ever; everything is saved by now.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -84,9 +84,7 @@ class Queue:
     def __init__(self, cloud: LocalCloud, name: str) -> None:
         self._sqs = cloud.client("sqs")
         self.url: str = self._sqs.create_queue(QueueName=name)["QueueUrl"]
-        attributes = self._sqs.get_queue_attributes(
-            QueueUrl=self.url, AttributeNames=["QueueArn"]
-        )
+        attributes = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])
         self.arn: str = attributes["Attributes"]["QueueArn"]
 
     def send(self, body: object, **options: Any) -> None:
@@ -102,9 +100,7 @@ class Queue:
             )
             for message in answer.get("Messages", []):
                 bodies.append(json.loads(message["Body"]))
-                self._sqs.delete_message(
-                    QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"]
-                )
+                self._sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
             time.sleep(0.02)
         return bodies
 

@@ -136,9 +136,7 @@ def test_the_end_of_an_execution_reaches_the_queue(cloud: LocalCloud, queue: Mak
         "detail": {"stateMachineArn": [machine], "status": [{"anything-but": ["RUNNING"]}]},
     }
     _rule(cloud, "ends", pattern, target)
-    ended = run_machine(
-        cloud, "ending", {"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}
-    )
+    ended = run_machine(cloud, "ending", {"StartAt": "A", "States": {"A": {"Type": "Succeed"}}})
 
     (event,) = target.receive(1)
     assert event["detail"]["status"] == "SUCCEEDED"

@@ -194,4 +194,3 @@ def test_log_events_of_an_unknown_stream_prefix_are_none(cloud: LocalCloud) -> N
     )
     found = logs.filter_log_events(logGroupName="one-stream", logStreamNamePrefix="b")
     assert found["events"] == []
-
