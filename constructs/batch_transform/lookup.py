@@ -63,7 +63,7 @@ class Lookup(Construct):
         access_logs = logs.LogGroup(
             self, "AccessLogs", removal_policy=RemovalPolicy.DESTROY, retention=log_retention
         )
-        stage = apigateway.CfnStage(
+        apigateway.CfnStage(
             self,
             "Stage",
             access_log_settings=apigateway.CfnStage.AccessLogSettingsProperty(
@@ -73,7 +73,6 @@ class Lookup(Construct):
             auto_deploy=True,
             stage_name="$default",
         )
-        stage.node.add_dependency(access_logs)
 
     @property
     def url(self) -> str:
