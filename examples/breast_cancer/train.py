@@ -101,6 +101,6 @@ def _write_drops(rows: Sequence[Sequence[str]], folder: Path) -> Iterator[Path]:
 if __name__ == "__main__":
     result = train()
     print(
-        f"trained on {result.training_rows} rows, {result.accuracy:.1%} right on the other half; "
-        f"wrote {result.model} and {len(result.drops)} files beside it"
+        f"trained on {result.training_rows} rows, {result.accuracy:.1%} right on the other "
+        f"{len(result.truth)}, which are in {len(result.drops)} files now"
     )

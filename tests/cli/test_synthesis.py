@@ -1,0 +1,46 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from batch_transform_cli.errors import SynthesisFailed
+from batch_transform_cli.synthesis import synthesize
+
+
+def project(folder: Path, program: str) -> Path:
+    (folder / "app.py").write_text(program)
+    settings = {"app": "python3 app.py", "context": {"flag": True}}
+    (folder / "cdk.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_the_app_gets_its_output_folder_and_context_as_from_the_cdk_cli(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, sys\n"
+        "out = pathlib.Path(os.environ['CDK_OUTDIR'])\n"
+        "out.joinpath('said').write_text(os.environ['CDK_CONTEXT_JSON'] + sys.prefix)\n"
+    )
+    assembly = tmp_path / "out"
+    assembly.mkdir()
+
+    synthesize(project(tmp_path, program), assembly)
+
+    said = (assembly / "said").read_text()
+    assert said.startswith('{"flag": true}')
+    assert said.endswith(".venv"), "the app must run in our own environment"
+
+
+def test_fails_when_the_app_refuses_with_its_own_last_line(tmp_path: Path) -> None:
+    program = "import sys\nsys.exit('pipelines.yaml:3: must be so; correct it')\n"
+    with pytest.raises(
+        SynthesisFailed, match=r"got: pipelines\.yaml:3: must be so; correct it \(exit code 1\)"
+    ):
+        synthesize(project(tmp_path, program), tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+def test_fails_when_there_is_no_app(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "cdk.json").write_text(content)
+    with pytest.raises(SynthesisFailed, match=r"cdk\.json must stand in .* and name the app"):
+        synthesize(tmp_path, tmp_path)

@@ -1,0 +1,118 @@
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from batch_transform_cli.errors import CommandError
+from batch_transform_cli.pipeline_client import Drop, PipelineClient, Run, Status
+from batch_transform_cli.views import changes, overview, watch
+
+DROP = Drop(
+    key="input/a [1].csv",
+    status="waiting",
+    size=7_700,
+    attempts=0,
+    run_id="",
+    dropped_at="2026-03-01T12:00:00.000Z",
+    reason="",
+    order="1",
+)
+RUN = Run(
+    run_id="churn-1-r1",
+    status="running",
+    drops=2,
+    outcome="",
+    done=0,
+    failed=0,
+    waiting=0,
+    opened_at="2026-03-01T12:00:03.000Z",
+    ended_at="",
+)
+FAILED = replace(DROP, status="failed", reason="input/a [1].csv: ClientError: 400: row 7 is bad")
+CLOSED = replace(RUN, status="closed", outcome="Failed", failed=2)
+
+
+def text_of(picture: Any) -> str:
+    console = Console(file=io.StringIO(), width=110)
+    console.print(picture)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_failed_drop_shows_its_reason_without_saying_its_key_twice() -> None:
+    shown = text_of(overview(Status(drops=[FAILED], runs=[]), {}))
+    assert "input/a [1].csv  7700 B  failed  ClientError: 400: row 7 is bad" in shown
+
+
+def test_a_running_job_shows_how_many_of_its_outputs_are_there() -> None:
+    shown = text_of(overview(Status(drops=[DROP], runs=[RUN]), {"churn-1-r1": 1}))
+    assert "1 of 2 outputs" in shown
+
+
+def test_only_the_newest_drops_are_shown_and_the_others_counted() -> None:
+    drops = [replace(DROP, key=f"input/{number:02}.csv") for number in range(30)]
+    shown = text_of(overview(Status(drops=drops, runs=[]), {}, newest=2))
+    assert "input/29.csv" in shown
+    assert "input/27.csv" not in shown
+    assert "the newest 2 of 30 drops" in " ".join(shown.split())
+
+
+def test_each_change_is_one_line_and_what_stays_is_none() -> None:
+    before = Status(drops=[DROP, replace(DROP, key="input/b.csv")], runs=[RUN])
+    after = Status(drops=[FAILED, replace(DROP, key="input/b.csv")], runs=[CLOSED])
+    assert changes(before, after) == [
+        "drop input/a [1].csv: failed (input/a [1].csv: ClientError: 400: row 7 is bad)",
+        "run churn-1-r1: closed Failed (2 drops, 0 done, 2 failed)",
+    ]
+    assert changes(after, after) == []
+
+
+class FakePipeline(PipelineClient):
+    """A pipeline that goes through the given statuses, one a look, and stays at the last."""
+
+    def __init__(self, *statuses: Status) -> None:
+        self._statuses = list(statuses)
+
+    def status(self) -> Status:
+        return self._statuses.pop(0) if len(self._statuses) > 1 else self._statuses[0]
+
+    def outputs_of(self, run: Run) -> int:
+        return 1
+
+
+def test_watching_ends_when_it_is_as_wanted_and_says_each_change_once() -> None:
+    waiting = Status(drops=[DROP], runs=[])
+    running = Status(drops=[replace(DROP, status="claimed")], runs=[RUN])
+    ended = Status(drops=[FAILED], runs=[CLOSED])
+    lines: list[str] = []
+
+    status, _ = watch(
+        FakePipeline(waiting, waiting, running, ended),
+        Console(file=io.StringIO()),
+        until=lambda status: not any(drop.is_open for drop in status.drops),
+        limit_s=10,
+        say=lines.append,
+    )
+
+    assert status is ended
+    assert [line.split(" (")[0] for line in lines] == [
+        "drop input/a [1].csv: waiting",
+        "drop input/a [1].csv: claimed",
+        "run churn-1-r1: running",
+        "run churn-1-r1: 1 outputs written",
+        "drop input/a [1].csv: failed",
+        "run churn-1-r1: closed Failed",
+    ]
+
+
+def test_watching_does_not_wait_for_ever_and_names_what_is_still_open() -> None:
+    with pytest.raises(CommandError, match=r"within 0 s, got 1 still open \(input/a \[1\]\.csv\)"):
+        watch(
+            FakePipeline(Status(drops=[DROP], runs=[])),
+            Console(file=io.StringIO()),
+            until=lambda status: False,
+            limit_s=0,
+            say=lambda line: None,
+        )
