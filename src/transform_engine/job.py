@@ -19,16 +19,16 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from transform_engine.agent import InstanceResult
+from transform_engine.errors import INTERNAL_ERROR
 from transform_engine.spec import Container, InstanceSpec, JobSpec
 from transform_engine.storage import open_storage, split_uri
 
 __all__ = ["Container", "JobResult", "JobSpec", "TransformJob", "summarise"]
-
-INTERNAL_ERROR = "InternalServerError: We encountered an internal error. Please try again."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,19 +46,6 @@ class JobResult:
     detail: str | None = None
     done: int = 0
     failed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InstanceResult:
-    """How one instance ended; `outputs` are the keys it wrote."""
-
-    ok: bool
-    failure_reason: str | None = None
-    detail: str | None = None
-    stopped: bool = False
-    done: int = 0
-    failed: int = 0
-    outputs: tuple[str, ...] = ()
 
 
 def summarise(results: list[InstanceResult]) -> JobResult:
@@ -169,7 +156,8 @@ class _Instance:
         )
         self._folder.mkdir(parents=True)
         path = self._folder / "spec.json"
-        spec.write(path)
+        # Each instance has a disk of its own, as on AWS.
+        replace(spec, job=replace(spec.job, work_dir=str(self._folder))).write(path)
         source_root = str(Path(__file__).resolve().parents[1])
         python_path = os.pathsep.join(filter(None, (source_root, os.environ.get("PYTHONPATH"))))
         self._errors = self._folder / "stderr.log"

@@ -19,7 +19,7 @@ import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from transform_engine.spec import JobSpec
 
@@ -94,8 +94,10 @@ class Spool:
         self._file.flush()
         return self._file.fileno()
 
-    def close(self) -> None:
-        """Let go of it."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
 
@@ -115,7 +117,7 @@ class FolderStorage:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def path(self, bucket: str, key: str) -> Path:
         """Return where a key's bytes lie."""
@@ -131,7 +133,7 @@ class FolderStorage:
                 f"a bucket's name must be letters, digits, dots and hyphens, got {bucket!r}; "
                 "change the URI"
             )
-        return self._root / bucket
+        return self.root / bucket
 
     def list(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
         """Every object whose key starts with the string, in key order."""

@@ -1,0 +1,748 @@
+"""Runs conformance vectors: `python -m transform_engine.conformance PATH/vectors.json`.
+
+Each vector is a job of its own through the same code as any other: the agent, real files, and a
+real model server process on loopback for each container. One JSON line a vector, then the count.
+
+A vector passes if everything it expects holds, or if everything of one of its `alternatives` does
+(told in `why`). Expectations this runner does not know are named in `why` as not checked.
+
+Line ends. In the vectors at hand no text ends in a line end, not even where the vector speaks of
+one ("LF after every result, the last one included" expects `ab\\ncd`; an input of seven bytes is
+expected to have eight): they were lost when the file was written. So a vector none of whose texts
+ends in one is read as written first, and if that fails, with the final line ends put back into its
+inputs, and then its scripted replies; and its texts are compared without final line ends. A vector
+with any final line end is taken by the letter. Base64 always is.
+"""
+
+import asyncio
+import base64
+import json
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import uvloop
+
+from transform_engine.agent import run_instance
+from transform_engine.data_log import MemoryLog
+from transform_engine.job import JobResult, summarise
+from transform_engine.objects import no_objects_message
+from transform_engine.spec import Container, InstanceSpec, JobSpec
+from transform_engine.storage import FolderStorage, Spool, split_uri
+from transform_request import InvalidRequest, validate, validate_model
+from transform_request.members import REQUEST, Group
+
+Vector = Mapping[str, Any]
+_BUCKET = "bkt"
+_REGION = "us-east-1"
+_ACCOUNT = "123456789012"
+_MODEL = Path(__file__).with_name("conformance_model.py")
+_AT_A_TIME = 4
+_PING_TIMEOUT_S = 3.0
+_HOLD_S = 0.03
+_LF = "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a vector went."""
+
+    id: str
+    ok: bool
+    why: str
+
+
+@dataclass(slots=True)
+class Observed:
+    """What a run of a vector did."""
+
+    result: JobResult | None = None
+    refusal: tuple[str, str] | None = None  # code and message
+    outputs: dict[str, bytes] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)  # written outside the output path
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    environments: list[dict[str, str]] = field(default_factory=list)
+    agent_lines: list[str] = field(default_factory=list)
+    container_lines: list[str] = field(default_factory=list)
+    settings: list[dict[str, Any]] = field(default_factory=list)
+    objects_per_instance: list[int] = field(default_factory=list)
+    unordered: bool = False
+
+
+# What a vector says ------------------------------------------------------------------------------
+
+
+def _texts(vector: Any) -> Iterator[str]:
+    """Every text that stands for bytes in a vector."""
+    if isinstance(vector, Mapping):
+        for name, value in vector.items():
+            if name in ("utf8", "body", "match_body", "request") and isinstance(value, str):
+                yield value
+            elif name == "generate":
+                yield value.get("terminator", "")
+            else:
+                yield from _texts(value)
+    elif isinstance(vector, list):
+        for value in vector:
+            yield from _texts(value)
+
+
+def _lost_line_ends(vector: Vector) -> bool:
+    return not any(text.endswith("\n") for text in _texts(vector))
+
+
+def _with_line_end(text: str) -> str:
+    if not text or text.endswith("\n"):
+        return text
+    return text + ("\r\n" if "\r\n" in text else "\n")
+
+
+def _bytes(part: Mapping[str, Any], *, line_end: bool = False) -> bytes:
+    """Return the bytes that a vector gives as utf8, base64, generate or json."""
+    if "base64" in part:
+        return base64.b64decode(str(part["base64"]))
+    if "generate" in part:
+        made = part["generate"]
+        # The lines are separated in any case: the terminator says how the last one ends.
+        end = made.get("terminator", "")
+        lines: list[str] = [line["char"] * line["n"] for line in made["lines"]]
+        return f"{(end or _LF).join(lines)}{end}".encode()
+    if "json" in part:
+        return json.dumps(part["json"]).encode()
+    text = part.get("utf8", "")
+    return (_with_line_end(text) if line_end else text).encode()
+
+
+def _leaf_paths(group: Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for name, kind in group.members.items():
+        if isinstance(kind, Group):
+            yield from _leaf_paths(kind, (*path, name))
+        elif path:
+            yield name, path
+
+
+# KmsKeyId stands for the output's; the members of these groups are given with their group.
+_LEAVES = {
+    name: path
+    for name, path in reversed([*_leaf_paths(REQUEST)])
+    if path[0] in ("TransformInput", "TransformOutput", "TransformResources")
+}
+
+
+def request_of(vector: Vector) -> dict[str, Any]:
+    """Return the CreateTransformJob request of a vector's configuration."""
+    config = {
+        "S3DataType": "S3Prefix",
+        "S3Uri": f"s3://{_BUCKET}/in/",
+        "S3OutputPath": f"s3://{_BUCKET}/out",
+        "InstanceType": "ml.m5.large",
+        "InstanceCount": 1,
+        "TransformJobName": "conformance",
+        "ModelName": "model",
+        **vector["config"],
+    }
+    request: dict[str, Any] = {}
+    for name, value in config.items():
+        at = request
+        for step in _LEAVES.get(name, ()):
+            at = at.setdefault(step, {})
+        at[name] = {**at[name], **value} if isinstance(at.get(name), dict) else value
+    return request
+
+
+def _model_of(vector: Vector) -> dict[str, Any] | None:
+    """Return the model as the account has it; None if there is none of that name.
+
+    A vector without a model behaviour that names a model is about the model itself; what is the
+    matter with it is told in its words only.
+    """
+    if vector.get("model") is not None or "ModelName" not in vector["config"]:
+        return {"PrimaryContainer": {"Image": "image"}}
+    about = json.dumps([vector.get("title"), vector["expected_job"].get("message_contains")])
+    if "ModelDataSource" in about:
+        return {"PrimaryContainer": {"ModelDataSource": {"S3DataSource": {}}}}
+    if "MultiModel" in about or "multi-model" in about.lower():
+        return {"PrimaryContainer": {"Mode": "MultiModel"}}
+    if "Direct" in about:
+        return {"Containers": [{}, {}], "InferenceExecutionConfig": {"Mode": "Direct"}}
+    return None
+
+
+# Running one -------------------------------------------------------------------------------------
+
+
+async def _run(
+    vector: Vector, legend: Mapping[str, str], folder: Path, *, inputs: bool, replies: bool
+) -> Observed:
+    """Run a vector; `inputs` and `replies` say where final line ends are put back."""
+    observed = Observed()
+    request = request_of(vector)
+    storage = FolderStorage(folder / "s3")
+    for part in vector["input"]:
+        with Spool() as body:
+            body.write(_bytes(part, line_end=inputs))
+            await storage.put(part.get("bucket", _BUCKET), part["key"], body)
+    observed.refusal = _refusal(vector, request, storage)
+    if observed.refusal is None:
+        await _instances(vector, legend, request, storage, folder, observed, replies=replies)
+    _collect(vector, request, storage, observed)
+    return observed
+
+
+def _refusal(
+    vector: Vector, request: Mapping[str, Any], storage: FolderStorage
+) -> tuple[str, str] | None:
+    """What CreateTransformJob answers, if it refuses."""
+    try:
+        validate(request, foresee=False)
+        model = _model_of(vector)
+        if model is None:
+            arn = f"arn:aws:sagemaker:{_REGION}:{_ACCOUNT}:model/{request['ModelName']}"
+            return "ValidationException", f'Could not find model "{arn}".'
+        validate_model(model)
+    except InvalidRequest as error:
+        return "ValidationException", str(error)
+    uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
+    if next(storage.list(*split_uri(uri)), None) is None:
+        role = f"arn:aws:iam::{_ACCOUNT}:role/role"
+        return "ValidationException", no_objects_message(uri, region=_REGION, role=role)
+    return None
+
+
+async def _instances(
+    vector: Vector,
+    legend: Mapping[str, str],
+    request: Mapping[str, Any],
+    storage: FolderStorage,
+    folder: Path,
+    observed: Observed,
+    *,
+    replies: bool,
+) -> None:
+    model = vector.get("model") or {}
+    script = [_restored(rule) if replies else rule for rule in model.get("script", ())]
+    containers = max((rule.get("container", 1) for rule in script), default=1)
+    containers = max(containers, model.get("containers", 1))
+    count = request["TransformResources"]["InstanceCount"]
+    environment = (vector.get("expected_other") or {}).get("model_environment", {})
+    specs = []
+    for index in range(count):
+        home = folder / f"instance-{index}"
+        home.mkdir()
+        commands = []
+        for number in range(1, containers + 1):
+            config = home / f"container-{number}.json"
+            config.write_text(json.dumps(_server_config(vector, legend, script, number)))
+            records = home / f"container-{number}.jsonl"
+            program = (sys.executable, "-IS", str(_MODEL), str(config), str(records))
+            commands.append(Container(command=program, cwd=str(home), environment=environment))
+        job = JobSpec(
+            job_name=request["TransformJobName"],
+            request=request,
+            containers=tuple(commands),
+            work_dir=str(home),
+            s3_folder=str(folder / "s3"),
+            ping_timeout_s=_PING_TIMEOUT_S,
+            server_stop_timeout_s=1,
+        )
+        specs.append(
+            InstanceSpec(
+                job=job,
+                instance_id=f"i-{index}",
+                instance_index=index,
+                instance_count=count,
+                started_at=int(time.time()),
+            )
+        )
+    logs = [MemoryLog() for _ in specs]
+    events: list[list[Mapping[str, Any]]] = [[] for _ in specs]
+    results = await asyncio.gather(
+        *(
+            run_instance(spec, storage=storage, log=log, stop=asyncio.Event(), on_event=said.append)
+            for spec, log, said in zip(specs, logs, events, strict=True)
+        )
+    )
+    observed.result = summarise(results)
+    for log, said in zip(logs, events, strict=True):
+        observed.agent_lines += log.agent_lines
+        observed.container_lines += [line for _, line in log.container_lines]
+        observed.settings += [dict(event) for event in said if event["event"] == "started"]
+        observed.objects_per_instance.append(sum(event["event"] == "object" for event in said))
+    for records in sorted(folder.glob("instance-*/container-*.jsonl")):
+        for line in records.read_text().splitlines():
+            record = json.loads(line)
+            if "env" in record:
+                observed.environments.append(record["env"])
+            else:
+                observed.calls.append({**record, "instance": records.parent.name})
+    observed.calls.sort(key=lambda call: call["at"])
+    concurrent = max((s["MaxConcurrentTransforms"] for s in observed.settings), default=1)
+    observed.unordered = concurrent > 1 or count > 1 or sum(observed.objects_per_instance) > 1
+
+
+def _restored(rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(rule.get("body"), str):
+        return {**rule, "body": _with_line_end(rule["body"])}
+    return rule
+
+
+def _server_config(
+    vector: Vector, legend: Mapping[str, str], script: Sequence[Mapping[str, Any]], number: int
+) -> dict[str, Any]:
+    model, other = vector.get("model") or {}, vector.get("expected_other") or {}
+    # The legend spells this reply out, so it is taken from there.
+    spelled = re.search(r'\{"class".*\}', legend.get("json_class", ""))
+    ping = model.get("ping", other.get("ping"))
+    if ping is not None:
+        ping = [
+            each if isinstance(each, dict) else {"status": each}
+            for each in (ping if isinstance(ping, list) else [ping])
+        ]
+    elif "respond to ping" in vector["expected_job"].get("failure_reason", ""):
+        ping = [{"status": 500}]  # The vector's only word about how its container behaves.
+    return {
+        "container": number,
+        "behaviour": model.get("behaviour"),
+        "script": script,
+        "class_reply": spelled.group(0) if spelled else '{"class":"<=50K","p":0.5}',
+        "execution_parameters": model.get(
+            "execution_parameters", other.get("execution_parameters")
+        ),
+        "ping": ping,
+        # Requests that overlap are only seen if they last a moment.
+        "hold_s": _HOLD_S if "max_open_requests_per_instance" in other else 0,
+    }
+
+
+def _collect(
+    vector: Vector, request: Mapping[str, Any], storage: FolderStorage, observed: Observed
+) -> None:
+    """Read everything that the run wrote."""
+    inputs = {(part.get("bucket", _BUCKET), part["key"]) for part in vector["input"]}
+    out = ("", "")
+    if observed.refusal is None:
+        out_bucket, out_prefix = split_uri(request["TransformOutput"]["S3OutputPath"])
+        out = (out_bucket, out_prefix.removesuffix("/") + "/" if out_prefix else "")
+    root = storage.root
+    for bucket in sorted(path.name for path in root.iterdir()) if root.is_dir() else ():
+        for found in storage.list(bucket, ""):
+            if (bucket, found.key) not in inputs:
+                content = storage.path(bucket, found.key).read_bytes()
+                is_output = bucket == out[0] and found.key.startswith(out[1])
+                (observed.outputs if is_output else observed.objects)[found.key] = content
+
+
+# Holding it against what is expected -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    vector: Vector
+    observed: Observed
+    loose: bool  # final line ends of texts were lost
+
+    def problems(self) -> Iterator[str]:
+        """Everything expected that does not hold."""
+        vector, expected = self.vector, self.vector["expected_job"]
+        if expected["status"] is None:
+            yield from self._refused(expected)
+        else:
+            yield from self._ended(expected)
+        if "expected_requests" in vector:
+            yield from self._requests(vector["expected_requests"])
+        if "expected_output" in vector:
+            yield from self._outputs(vector["expected_output"])
+        for name, value in (vector.get("expected_other") or {}).items():
+            yield from self._other(name, value)
+
+    def unchecked(self) -> list[str]:
+        """Names of expectations that this runner does not know."""
+        vector = self.vector
+        return [
+            *(f"expected_job.{name}" for name in vector["expected_job"] if name not in _JOB),
+            *(
+                f"expected_other.{name}"
+                for name, value in (vector.get("expected_other") or {}).items()
+                if name not in _OTHER and not _is_open(value)
+            ),
+            *(name for name in vector if name.startswith("expected_") and name not in _VECTOR),
+        ]
+
+    def _refused(self, expected: Mapping[str, Any]) -> Iterator[str]:
+        refusal, when = self.observed.refusal, str(expected.get("when", ""))
+        if refusal is None:
+            failed = self.observed.result is not None and self.observed.result.status == "Failed"
+            if failed and "Create" not in when:
+                yield from self._contains(expected, self._told())
+                return
+            yield f"must be refused, got {self._status()}"
+            return
+        code, message = refusal
+        if expected.get("code", code) != code:
+            yield f"must be refused with {expected['code']}, got {code}: {message}"
+        yield from self._contains(expected, message)
+
+    def _status(self) -> str:
+        if self.observed.refusal is not None:
+            return f"refused: {self.observed.refusal[1]}"
+        result = self.observed.result
+        return f"{result.status} ({result.failure_reason})" if result else "nothing"
+
+    def _told(self) -> str:
+        result = self.observed.result
+        told = [result.failure_reason or "", result.detail or ""] if result else []
+        return "\n".join((*told, *self.observed.agent_lines))
+
+    def _contains(self, expected: Mapping[str, Any], text: str) -> Iterator[str]:
+        for part in _list(expected.get("message_contains", [])):
+            if part not in text:
+                yield f"message must contain {part!r}, got {text!r}"
+
+    def _ended(self, expected: Mapping[str, Any]) -> Iterator[str]:
+        result = self.observed.result
+        if result is None or result.status != expected["status"]:
+            yield f"job must be {expected['status']}, got {self._status()}"
+            return
+        reason = result.failure_reason or ""
+        wanted = expected.get("failure_reason")
+        if wanted is not None and not _is_open(wanted) and reason != wanted:
+            yield f"failure_reason must be {wanted!r}, got {reason!r}"
+        prefix = expected.get("failure_reason_prefix", "")
+        if not _is_open(prefix) and not reason.startswith(prefix):
+            yield f"failure_reason must start with {prefix!r}, got {reason!r}"
+        yield from self._contains(expected, self._told())
+        yield from self._log(expected.get("data_log_contains", []))
+
+    def _log(self, parts: Any) -> Iterator[str]:
+        for part in _list(parts):
+            if not any(part in line for line in self.observed.agent_lines):
+                yield f"data-log must contain {part!r}, got {self.observed.agent_lines}"
+
+    def _same(self, expected: Mapping[str, Any], got: bytes, *, line_feed: bool = True) -> bool:
+        wanted = _bytes(expected)
+        if "base64" not in expected and self.loose:
+            return wanted.rstrip(b"\r\n") == got.rstrip(b"\r\n")
+        if not line_feed:
+            return wanted.removesuffix(b"\n") == got.removesuffix(b"\n")
+        return wanted == got
+
+    def _requests(self, expected: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+        exact = self.vector.get("request_match", "exact") == "exact"
+        calls = [call for call in self.observed.calls if call["call"] == "POST /invocations"]
+        named = any("container" in each for each in expected)
+        calls = [call for call in calls if named or call["container"] == 1]
+        left = [*calls]
+        for number, wanted in enumerate(expected):
+            candidates = left if self.observed.unordered or named else left[:1]
+            for call in candidates:
+                if self._same(wanted, base64.b64decode(call["body"]), line_feed=exact) and (
+                    _head_matches(wanted, call)
+                ):
+                    left.remove(call)
+                    break
+            else:
+                bodies = [base64.b64decode(call["body"])[:80] for call in calls]
+                yield f"request {number} must be {_bytes(wanted)[:80]!r}, got {bodies}"
+                return
+        if left:
+            yield f"requests must be {len(expected)}, got {len(calls)}"
+
+    def _outputs(self, expected: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+        outputs = self.observed.outputs
+        wanted = {part["key"]: part for part in expected if not part.get("absent")}
+        if {*wanted} != {*outputs}:
+            yield f"outputs must be {sorted(wanted)}, got {sorted(outputs)}"
+            return
+        for key, part in wanted.items():
+            if not self._output_matches(part, outputs[key]):
+                yield f"{key} must be {_bytes(part)[:200]!r}, got {outputs[key][:200]!r}"
+
+    def _output_matches(self, part: Mapping[str, Any], got: bytes) -> bool:
+        match self.vector.get("output_match", "bytes"):
+            case "json":
+                return _json_equal([_bytes(part)], [got])
+            case "jsonlines":
+                return _json_equal(_bytes(part).splitlines(), got.splitlines())
+            case "template":
+                other = self.vector.get("expected_other") or {}
+                return _Template(other.get("templates", {})).matches(_bytes(part), got)
+            case "modulo_trailing_lf":
+                return self._same(part, got, line_feed=False)
+            case _:
+                return self._same(part, got)
+
+    def _other(self, name: str, value: Any) -> Iterator[str]:
+        observed = self.observed
+        if _is_open(value):
+            return
+        match name:
+            case "effective":
+                for said in observed.settings or [{}]:
+                    for member, wanted in value.items():
+                        if said.get(member) != wanted:
+                            yield f"effective {member} must be {wanted}, got {said.get(member)}"
+            case "env":
+                for variable, wanted in value.items():
+                    for environment in observed.environments or [{}]:
+                        if (got := environment.get(variable)) != wanted:
+                            yield f"{variable} must be {wanted!r}, got {got!r}"
+            case "env_absent" | "absent_env":
+                for variable in _list(value):
+                    if any(variable in environment for environment in observed.environments):
+                        yield f"{variable} must not be set, got it"
+            case "call_order":
+                order = [*dict.fromkeys(call["call"] for call in observed.calls)]
+                if order != value:
+                    yield f"first calls must be {value}, got {order}"
+            case "max_open_requests_per_instance":
+                most = max((call["open"] for call in observed.calls), default=0)
+                if most > value:
+                    yield f"open requests must be at most {value}, got {most}"
+            case "objects_per_instance":
+                if sorted(shares := observed.objects_per_instance) != sorted(value):
+                    yield f"objects per instance must be {value}, got {shares}"
+            case "output_object_count":
+                if len(observed.outputs) + len(observed.objects) != value:
+                    written = sorted((*observed.outputs, *observed.objects))
+                    yield f"written objects must be {value}, got {written}"
+            case "absent_output":
+                for key in _list(value):
+                    if key in observed.outputs:
+                        yield f"{key} must not be written, got it"
+            case "request_count" | "attempts" | "invocations":
+                count = sum(call["call"] == "POST /invocations" for call in observed.calls)
+                if isinstance(value, int) and count != value:
+                    yield f"invocations must be {value}, got {count}"
+            case "data_log_contains":
+                yield from self._log(value)
+            case "data_log_regex":
+                for pattern in _list(value):
+                    count = sum(bool(re.search(pattern, line)) for line in observed.agent_lines)
+                    if count != len(observed.objects_per_instance):
+                        yield f"data-log must match {pattern!r} once, got {observed.agent_lines}"
+            case "capture_prefixes":
+                for prefix in _list(value):
+                    if not any(_hour_pattern(prefix).match(key) for key in observed.objects):
+                        yield f"a capture must be under {prefix}, got {sorted(observed.objects)}"
+            case "capture_manifest_lines":
+                for side, entries in value.items():
+                    wanted = [_entry(line) for line in entries]
+                    found = [
+                        json.loads(content)
+                        for key, content in observed.objects.items()
+                        if f"/{side}/" in key
+                    ]
+                    if wanted not in found:
+                        yield f"the {side} manifest must be {wanted}, got {found}"
+
+
+_VECTOR = {"expected_requests", "expected_output", "expected_job", "expected_other"}
+_JOB = {
+    "status",
+    "rejected",
+    "when",
+    "code",
+    "message_contains",
+    "failure_reason",
+    "failure_reason_prefix",
+    "data_log_contains",
+}
+#: Members of expected_other that are checked, or that say how to arrange or read the vector.
+_OTHER = {
+    "effective",
+    "env",
+    "env_absent",
+    "absent_env",
+    "call_order",
+    "max_open_requests_per_instance",
+    "objects_per_instance",
+    "output_object_count",
+    "absent_output",
+    "request_count",
+    "attempts",
+    "invocations",
+    "data_log_contains",
+    "data_log_regex",
+    "capture_prefixes",
+    "capture_manifest_lines",
+    "execution_parameters",
+    "model_environment",
+    "ping",
+    "templates",
+}
+
+
+def _is_open(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("UNK")
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _head_matches(wanted: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
+    headers = {name.lower(): value for name, value in wanted.get("headers", {}).items()}
+    for member, header in (("content_type", "content-type"), ("accept", "accept")):
+        if member in wanted:
+            headers[header] = wanted[member]
+    if "chunked" in wanted:
+        headers["transfer-encoding"] = "chunked" if wanted["chunked"] else None
+    container = wanted.get("container", call["container"])
+    return container == call["container"] and all(
+        call["headers"].get(name) == value for name, value in headers.items()
+    )
+
+
+def _json_equal(expected: Sequence[bytes], got: Sequence[bytes]) -> bool:
+    try:
+        return [json.loads(each) for each in expected] == [json.loads(each) for each in got]
+    except ValueError:
+        return False
+
+
+def _entry(line: str) -> Any:
+    return json.loads(line) if line.startswith("{") else line
+
+
+def _hour_pattern(prefix: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"yyyy|mm|dd|hh", lambda m: r"\d" * len(m[0]), re.escape(prefix)))
+
+
+class _Template:
+    """Bytes or JSON with `<name>` for what differs from run to run."""
+
+    _KNOWN: ClassVar[Mapping[str, str]] = {
+        "<uuid>": r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+        "<utc>": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
+    }
+
+    def __init__(self, described: Mapping[str, str]) -> None:
+        self._described = described
+        self._found: dict[str, list[str]] = {}
+
+    def matches(self, expected: bytes, got: bytes) -> bool:
+        wanted, lines = expected.decode().splitlines(), got.decode().splitlines()
+        return (
+            len(wanted) == len(lines)
+            and all(self._line(*pair) for pair in zip(wanted, lines, strict=True))
+            and self._as_described()
+        )
+
+    def _line(self, expected: str, got: str) -> bool:
+        try:
+            return self._value(json.loads(expected), json.loads(got))
+        except ValueError:
+            return self._text(expected, got)
+
+    def _value(self, expected: Any, got: Any) -> bool:
+        if isinstance(expected, dict) and isinstance(got, dict):
+            return {*expected} == {*got} and all(
+                self._value(value, got[name]) for name, value in expected.items()
+            )
+        if isinstance(expected, str) and isinstance(got, str):
+            return self._text(expected, got)
+        return bool(expected == got)
+
+    def _text(self, expected: str, got: str) -> bool:
+        names = re.findall(r"<[a-z]+>", expected)
+        parts = [re.escape(part) for part in re.split(r"<[a-z]+>", expected)]
+        pattern = parts[0] + "".join(
+            f"({self._KNOWN.get(name, '[^,]+')}){part}"
+            for name, part in zip(names, parts[1:], strict=True)
+        )
+        match = re.fullmatch(pattern, got)
+        if match is None:
+            return False
+        for name, value in zip(names, match.groups(), strict=True):
+            self._found.setdefault(name, []).append(value)
+        return True
+
+    def _as_described(self) -> bool:
+        for name, values in self._found.items():
+            described = self._described.get(name, "")
+            if "another for every" in described and max(Counter(values).values()) > 1:
+                return False
+            if "the same for every" in described and len({*values}) > 1:
+                return False
+        return True
+
+
+# All of them -------------------------------------------------------------------------------------
+
+_EXPECTATIONS = ("expected_requests", "expected_output", "expected_job", "expected_other")
+
+
+def _alternatives(vector: Vector) -> Iterator[tuple[str, Vector]]:
+    for alternative in vector.get("alternatives", ()):
+        changed = {name: alternative[name] for name in _EXPECTATIONS if name in alternative}
+        if changed:
+            # What an alternative leaves out is as in the vector, except requests, which depend.
+            rest = {k: v for k, v in vector.items() if k != "expected_requests"}
+            yield alternative.get("reading", "alternative"), {**rest, **changed}
+
+
+async def check_vector(vector: Vector, legend: Mapping[str, str]) -> Verdict:
+    """Run one vector and judge it."""
+    loose = _lost_line_ends(vector)
+    readings = [(False, False), (True, False), (True, True)] if loose else [(False, False)]
+    seen: list[Observed] = []
+    problems: list[str] = []
+    for inputs, replies in readings:
+        with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
+            observed = await _run(vector, legend, Path(folder), inputs=inputs, replies=replies)
+        seen.append(observed)
+        check = _Check(vector, observed, loose)
+        found = [*check.problems()]
+        if not found:
+            unchecked = check.unchecked()
+            why = f"not checked: {', '.join(unchecked)}" if unchecked else ""
+            return Verdict(vector["id"], True, why)
+        problems = problems or found
+    for reading, alternative in _alternatives(vector):
+        if any(not [*_Check(alternative, observed, loose).problems()] for observed in seen):
+            return Verdict(vector["id"], True, f"as the alternative: {reading}")
+    return Verdict(vector["id"], False, "; ".join(problems))
+
+
+async def check_all(document: Mapping[str, Any]) -> list[Verdict]:
+    """Run all vectors of a document, some at a time, and return the verdicts in its order."""
+    slots = asyncio.Semaphore(_AT_A_TIME)
+
+    async def one(vector: Vector) -> Verdict:
+        async with slots:
+            try:
+                return await check_vector(vector, document.get("models", {}))
+            except Exception as error:  # One malformed vector must not hide the others.
+                name = vector.get("id", "?") if isinstance(vector, Mapping) else "?"
+                return Verdict(name, False, f"could not be run: {error!r}")
+
+    return await asyncio.gather(*(one(vector) for vector in document["vectors"]))
+
+
+def main(arguments: list[str]) -> int:
+    """Run the vectors of a file and print the verdicts."""
+    if len(arguments) != 1:
+        print("usage: python -m transform_engine.conformance VECTORS.json", file=sys.stderr)
+        return 2
+    try:
+        document = json.loads(Path(arguments[0]).read_text())
+    except (OSError, ValueError) as error:
+        print(f"the vectors must be a JSON file, got {error}; check the path", file=sys.stderr)
+        return 2
+    verdicts = uvloop.run(check_all(document))
+    for verdict in verdicts:
+        line = {"id": verdict.id, "ok": verdict.ok, "why": verdict.why}
+        print(json.dumps(line, ensure_ascii=False))
+    passed = sum(verdict.ok for verdict in verdicts)
+    print(f"{passed} passed, {len(verdicts) - passed} failed")
+    return 0 if passed == len(verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

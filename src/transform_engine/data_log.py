@@ -1,0 +1,138 @@
+"""Where an instance's log lines go: CloudWatch Logs, in streams named as on AWS (reference §9)."""
+
+import queue
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+GROUP = "/aws/sagemaker/TransformJobs"
+_LINE_BYTES = 250_000
+_BATCH_EVENTS = 1_000
+_BATCH_BYTES = 900_000
+
+
+class LogSink(Protocol):
+    """Takes the lines of an instance."""
+
+    def container(self, name: str | None, line: str) -> None:
+        """A line of a container's stdout or stderr; `name` only in a pipeline."""
+
+    def agent(self, line: str) -> None:
+        """A line of the data-log."""
+
+    def close(self) -> None:
+        """Deliver what is left."""
+
+
+def agent_line(text: str) -> str:
+    """Return a line as the service's agent writes it."""
+    now = datetime.now(UTC)
+    return f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}:[sagemaker logs]: {text}"
+
+
+class MemoryLog:
+    """Keeps the lines; for runs without CloudWatch Logs, and for tests."""
+
+    def __init__(self) -> None:
+        self.container_lines: list[tuple[str | None, str]] = []
+        self.agent_lines: list[str] = []
+
+    def container(self, name: str | None, line: str) -> None:
+        """Keep a line of a container."""
+        self.container_lines.append((name, line))
+
+    def agent(self, line: str) -> None:
+        """Keep a line of the data-log."""
+        self.agent_lines.append(line)
+
+    def close(self) -> None:
+        """Nothing to deliver."""
+
+
+class NoLog:
+    """Drops the lines; the last ones of a container are in the result anyway."""
+
+    def container(self, name: str | None, line: str) -> None:
+        """Drop it."""
+
+    def agent(self, line: str) -> None:
+        """Drop it."""
+
+    def close(self) -> None:
+        """Nothing to deliver."""
+
+
+class CloudWatchLog:
+    """Delivers lines in batches from a thread of its own, so that logging never holds up work."""
+
+    def __init__(self, *, endpoint: str, region: str, stream: str) -> None:
+        import boto3
+
+        self._client: Any = boto3.client("logs", endpoint_url=endpoint, region_name=region)
+        self._stream = stream
+        self._lines: queue.Queue[tuple[str, int, str] | None] = queue.Queue()
+        self._streams: set[str] = set()
+        self.failure: Exception | None = None
+        self._thread = threading.Thread(target=self._deliver, name="cloudwatch-logs", daemon=True)
+        self._thread.start()
+
+    def container(self, name: str | None, line: str) -> None:
+        """Deliver a line of a container."""
+        self._put(self._stream if name is None else f"{self._stream}/{name}", line)
+
+    def agent(self, line: str) -> None:
+        """Deliver a line of the data-log."""
+        self._put(f"{self._stream}/data-log", line)
+
+    def _put(self, stream: str, line: str) -> None:
+        # CloudWatch refuses empty messages and those over 256 KiB.
+        text = line.encode(errors="replace")[:_LINE_BYTES].decode(errors="ignore") or " "
+        self._lines.put((stream, int(time.time() * 1000), text))
+
+    def close(self) -> None:
+        """Deliver what is left, for at most ten seconds."""
+        self._lines.put(None)
+        self._thread.join(10)
+
+    def _deliver(self) -> None:
+        last = False
+        while not last:
+            batches: dict[str, list[dict[str, Any]]] = {}
+            size = count = 0
+            entry = self._lines.get()
+            while entry is not None:
+                stream, timestamp, message = entry
+                batches.setdefault(stream, []).append({"timestamp": timestamp, "message": message})
+                size += len(message.encode()) + 26
+                count += 1
+                if size > _BATCH_BYTES or count >= _BATCH_EVENTS:
+                    break
+                try:
+                    entry = self._lines.get(timeout=0.2)
+                except queue.Empty:
+                    break
+            else:
+                last = True
+            for stream, events in batches.items():
+                try:
+                    self._send(stream, events)
+                except Exception as error:  # Lost log lines must not fail a job; told at its end.
+                    self.failure = error
+
+    def _send(self, stream: str, events: list[dict[str, Any]]) -> None:
+        if stream not in self._streams:
+            self._create(stream)
+            self._streams.add(stream)
+        self._client.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=events)
+
+    def _create(self, stream: str) -> None:
+        exists = self._client.exceptions.ResourceAlreadyExistsException
+        try:
+            self._client.create_log_group(logGroupName=GROUP)
+        except exists:
+            pass  # Another job's.
+        try:
+            self._client.create_log_stream(logGroupName=GROUP, logStreamName=stream)
+        except exists:
+            pass  # Ours, after a failed delivery.

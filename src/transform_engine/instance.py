@@ -1,0 +1,84 @@
+"""One instance as a process: `python -m transform_engine.instance SPEC.json [--end-with-stdin]`.
+
+Prints one JSON line for each thing that happens, the last one `{"event": "ended", …}`. SIGTERM, or
+the end of standard input if asked for, stops it: its servers are ended and nothing half is left.
+Exit code: 0 completed, 1 failed or stopped.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import uvloop
+
+from transform_engine.agent import Event, InstanceResult, internal_error, run_instance
+from transform_engine.data_log import CloudWatchLog, LogSink, NoLog
+from transform_engine.spec import InstanceSpec
+from transform_engine.storage import open_storage
+
+
+def _print(event: Event) -> None:
+    # os.write: whole lines, at once, and no buffer that a kill could lose.
+    os.write(1, json.dumps(event).encode() + b"\n")
+
+
+async def _run(spec: InstanceSpec, *, end_with_stdin: bool) -> InstanceResult:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if end_with_stdin:
+
+        def read() -> None:
+            if not os.read(0, 4096):
+                loop.remove_reader(0)
+                stop.set()
+
+        loop.add_reader(0, read)
+    log: LogSink = NoLog()
+    if spec.job.log_endpoint is not None:
+        log = CloudWatchLog(
+            endpoint=spec.job.log_endpoint,
+            region=spec.job.region,
+            stream=f"{spec.job.job_name}/{spec.instance_id}-{int(time.time())}",
+        )
+    try:
+        storage = open_storage(spec.job)
+        return await run_instance(spec, storage=storage, log=log, stop=stop, on_event=_print)
+    except Exception as error:  # The parent must learn how it ended, whatever broke.
+        traceback.print_exc()
+        return internal_error(error)
+    finally:
+        await asyncio.to_thread(log.close)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the instance and say how it ended."""
+    *paths, option = arguments if "--end-with-stdin" in arguments else [*arguments, ""]
+    if len(paths) != 1:
+        print(
+            "usage: python -m transform_engine.instance SPEC.json [--end-with-stdin]",
+            file=sys.stderr,
+        )
+        return 2
+    spec = InstanceSpec.read(Path(paths[0]))
+    result = uvloop.run(_run(spec, end_with_stdin=bool(option)))
+    _print(
+        {
+            "event": "ended",
+            "ok": result.ok,
+            "stopped": result.stopped,
+            "failure_reason": result.failure_reason,
+            "detail": result.detail,
+        }
+    )
+    return 0 if result.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""Which objects a job has, which of them are an instance's, and where their outputs go."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from transform_engine.errors import SEE_LOGS, InstanceFailed
+from transform_engine.storage import Storage, split_uri
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One object to transform; `relative` is its name below the input's prefix."""
+
+    bucket: str
+    key: str
+    relative: str
+    size: int | None
+
+    @property
+    def name(self) -> str:
+        """The object as the data-log names it; a line break would forge log lines."""
+        return f"{self.bucket}/{self.key}".replace("\r", "\\r").replace("\n", "\\n")
+
+
+def relative_name(prefix: str, key: str) -> str:
+    """Return an object's name below the prefix of the S3Uri (reference §5.2)."""
+    above = prefix
+    ends_inside = not prefix.endswith("/") and key[len(prefix) : len(prefix) + 1] != "/"
+    if prefix == key or (prefix and ends_inside):
+        above = prefix[: prefix.rfind("/") + 1]
+    return key[len(above) :].removeprefix("/")
+
+
+def output_key(output_prefix: str, relative: str) -> str:
+    """Return the key of an output below the key part of S3OutputPath."""
+    above = output_prefix.removesuffix("/")
+    return f"{above}/{relative}.out" if above else f"{relative}.out"
+
+
+def enumerate_tasks(storage: Storage, source: Mapping[str, Any]) -> Iterator[Task]:
+    """Every input object of an `S3DataSource`, in key order or the manifest's.
+
+    Empty objects whose key ends in `/` are folder markers and no input.
+
+    :raises InstanceFailed: the manifest is missing or malformed.
+    """
+    bucket, prefix = split_uri(source["S3Uri"])
+    if source["S3DataType"] == "ManifestFile":
+        yield from _manifest(storage, bucket, prefix)
+        return
+    for found in storage.list(bucket, prefix):
+        if found.size or not found.key.endswith("/"):
+            yield Task(bucket, found.key, relative_name(prefix, found.key), found.size)
+
+
+def no_objects_message(uri: str, *, region: str, role: str) -> str:
+    """Return what CreateTransformJob says when no object is under the S3Uri (reference §1.9)."""
+    bucket, _ = split_uri(uri)
+    return (
+        f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that '
+        f"the bucket exists in the selected region ({region}), that objects exist under that S3 "
+        f'prefix, and that the role "{role}" has "s3:ListBucket" permissions on bucket "{bucket}".'
+    )
+
+
+def _manifest(storage: Storage, bucket: str, key: str) -> Iterator[Task]:
+    uri = f"s3://{bucket}/{key}"
+    try:
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "manifest")
+            storage.download(bucket, key, path)
+            entries = json.loads(path.read_bytes())
+        above, above_key = split_uri(entries[0]["prefix"])
+        names = entries[1:]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("a name is no string")
+    except Exception as error:
+        raise InstanceFailed(
+            SEE_LOGS,
+            'the manifest must be a JSON array like [{"prefix": "s3://bucket/"}, "key", …], '
+            f"got {error!r} from {uri}; write it so",
+        ) from error
+    for name in names:
+        yield Task(above, above_key + name, name.removeprefix("/"), None)

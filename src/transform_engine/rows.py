@@ -1,0 +1,221 @@
+"""Rows of CSV and JSON as bytes: parse, filter, join, write (reference §1.7).
+
+JSON is written compact, members in byte order, numbers as they were spelled. CSV is written with
+RFC 4180's least quoting.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Literal, NoReturn
+
+import orjson
+
+from transform_request.jsonpath import Index, Indexes, Name, Names, Path, Slice, Wildcard
+
+Format = Literal["csv", "json"]
+
+
+class UnreadableRow(ValueError):
+    """The bytes are not of the format; the message is the service's where it is known."""
+
+
+class NothingThere(ValueError):
+    """The filter asks for a column, element or member that the row does not have."""
+
+
+def format_of(media_type: str | None) -> Format | None:
+    """Return what a content type's rows are; None is neither CSV nor JSON."""
+    match (media_type or "").split(";")[0].strip().lower():
+        case "text/csv":
+            return "csv"
+        case "application/json" | "application/jsonlines":
+            return "json"
+        case _:
+            return None
+
+
+def parse_csv(row: bytes) -> list[bytes]:
+    """Return a row's columns.
+
+    :raises UnreadableRow: quotes are out of place.
+    """
+    row = row.removesuffix(b"\n").removesuffix(b"\r")
+    if b'"' not in row:
+        return row.split(b",")
+    columns: list[bytes] = []
+    at = 0
+    while True:
+        if row[at : at + 1] == b'"':
+            column, at = _quoted_column(row, at + 1)
+        else:
+            end = row.find(b",", at)
+            end = len(row) if end < 0 else end
+            column = row[at:end]
+            if b'"' in column:
+                raise UnreadableRow(f'bare " in non quoted field found near: {_near(row, at)}')
+            at = end
+        columns.append(column)
+        if at == len(row):
+            return columns
+        at += 1  # the comma
+
+
+def _quoted_column(row: bytes, at: int) -> tuple[bytes, int]:
+    parts: list[bytes] = []
+    while True:
+        end = row.find(b'"', at)
+        if end < 0:
+            raise UnreadableRow(f'unterminated " in quoted field found near: {_near(row, at)}')
+        parts.append(row[at:end])
+        at = end + 1
+        if row[at : at + 1] == b'"':
+            parts.append(b'"')
+            at += 1
+        elif at == len(row) or row[at : at + 1] == b",":
+            return b"".join(parts), at
+        else:
+            raise UnreadableRow(f'extraneous " in field found near: {_near(row, at)}')
+
+
+def _near(row: bytes, at: int) -> str:
+    return row[max(0, at - 20) : at + 80].decode(errors="replace")
+
+
+def write_csv(columns: list[bytes]) -> bytes:
+    """Return a row without its line end."""
+    return b",".join(
+        b'"' + column.replace(b'"', b'""') + b'"' if _NEEDS_QUOTES.search(column) else column
+        for column in columns
+    )
+
+
+_NEEDS_QUOTES = re.compile(rb'[",\r\n]')
+
+
+def _whole_number(text: str) -> int | orjson.Fragment:
+    # orjson writes 64 bits at most, and -0 is no int of its own.
+    return int(text) if len(text) < 19 and text != "-0" else orjson.Fragment(text.encode())
+
+
+def _fraction(text: str) -> orjson.Fragment:
+    return orjson.Fragment(text.encode())
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+_DECODER = json.JSONDecoder(
+    parse_int=_whole_number, parse_float=_fraction, parse_constant=_no_number
+)
+
+
+def parse_json(row: bytes) -> Any:
+    """Return a value whose numbers keep their spelling.
+
+    :raises UnreadableRow: it is no JSON in UTF-8.
+    """
+    try:
+        return _DECODER.decode(row.decode())
+    except (ValueError, RecursionError) as error:
+        raise UnreadableRow(f"{error} found near: {_near(row, 0)}") from error
+
+
+def write_json(value: Any) -> bytes:
+    """Return compact JSON, members in byte order.
+
+    :raises UnreadableRow: the value has text that UTF-8 cannot write.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        raise UnreadableRow(str(error)) from error
+
+
+class Rows:
+    """What filters and joins need of one format."""
+
+    def __init__(self, kind: Format, *, slice_end_included: bool = False) -> None:
+        self.kind = kind
+        self.parse: Callable[[bytes], Any] = parse_csv if kind == "csv" else parse_json
+        self.write: Callable[[Any], bytes] = write_csv if kind == "csv" else write_json
+        self._slice_end_included = slice_end_included
+
+    def select(self, path: Path, value: Any) -> Any:
+        """Return what the path selects of a parsed row.
+
+        :raises NothingThere: a single name or an index is not in the row.
+        """
+        if self.kind == "csv" and len(path.steps) > 1:
+            raise NothingThere(f"{path.text}: a CSV row has only columns, got more than one step")
+        values, several = [value], False
+        for step in path.steps:
+            if isinstance(step, Slice | Wildcard | Indexes):
+                values = [each for value in values for each in self._many(path, step, value)]
+                several = True
+            else:
+                values = [self._one(path, step, value) for value in values]
+        if self.kind == "csv" and not several and path.steps:
+            return values
+        return values if several else values[0]
+
+    def _one(self, path: Path, step: Name | Names | Index, value: Any) -> Any:
+        match step:
+            case Name(name=name):
+                if not isinstance(value, dict) or name not in value:
+                    raise NothingThere(f"{path.text}: no member '{name}' in {_shown(value)}")
+                return value[name]
+            case Names(names=names):
+                if not isinstance(value, dict):
+                    raise NothingThere(f"{path.text}: no members in {_shown(value)}")
+                return {name: value[name] for name in names if name in value}
+            case Index(index=index):
+                return _element(path, value, index)
+
+    def _many(self, path: Path, step: Slice | Wildcard | Indexes, value: Any) -> list[Any]:
+        if isinstance(step, Wildcard) and isinstance(value, dict):
+            return [*value.values()]
+        if not isinstance(value, list):
+            raise NothingThere(f"{path.text}: no elements in {_shown(value)}")
+        match step:
+            case Indexes(indexes=indexes):
+                return [_element(path, value, index) for index in indexes]
+            case Slice(start=start, end=end):
+                if end is not None and self._slice_end_included:
+                    end = end + 1 if end != -1 else None
+                return value[start:end]
+            case Wildcard():
+                return value
+
+
+def _element(path: Path, value: Any, index: int) -> Any:
+    if not isinstance(value, list):
+        raise NothingThere(f"{path.text}: no elements in {_shown(value)}")
+    if not -len(value) <= index < len(value):
+        raise NothingThere(f"{path.text}: index {index} is outside a row of {len(value)} columns")
+    return value[index]
+
+
+def _shown(value: Any) -> str:
+    return write_json(value)[:80].decode(errors="replace")
+
+
+def join_csv(row: list[bytes], reply: list[bytes]) -> list[bytes]:
+    """Append the reply's columns."""
+    return row + reply
+
+
+def join_json(value: Any, reply: Any) -> dict[str, Any]:
+    """Put the reply beside the input's members, or beside the input if it has none."""
+    if isinstance(value, dict):
+        return {**value, "SageMakerOutput": reply}
+    return {"SageMakerInput": value, "SageMakerOutput": reply}
+
+
+def lines(body: bytes) -> list[bytes]:
+    """Return a body's lines, without their ends."""
+    if not body:
+        return []
+    cut = body.removesuffix(b"\n").split(b"\n")
+    return [line.removesuffix(b"\r") for line in cut]

@@ -1,0 +1,187 @@
+"""Bytes to records, without I/O: feed pieces of any size, get the records that are whole.
+
+Three framings (reference §6): lines, RecordIO and TFRecord. `framed` keeps what separates records
+(MultiRecord: the body is a valid stream again), else only each record's data comes out.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Protocol
+
+from transform_engine.errors import BadInput
+
+_RECORDIO_MAGIC = 0xCED7230A
+_RECORDIO_MAGIC_BYTES = struct.pack("<I", _RECORDIO_MAGIC)
+
+
+class Splitter(Protocol):
+    """Cuts a stream into records."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take more bytes and give the records that are whole by now."""
+
+    def end(self) -> Iterator[bytes]:
+        """Give what is left; raises BadInput if the stream ends inside a record."""
+
+
+def splitter(split: str, *, framed: bool) -> Splitter:
+    """Return the splitter of a SplitType other than None."""
+    if split == "Line":
+        return LineSplitter(framed=framed)
+    return RecordIOSplitter(framed=framed) if split == "RecordIO" else TFRecordSplitter(framed)
+
+
+class LineSplitter:
+    """Cuts after each LF; CR is kept, an empty line is a record, a last line needs no LF."""
+
+    def __init__(self, *, framed: bool) -> None:
+        self._framed = framed
+        self._rest: list[bytes] = []
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take more bytes and give the lines that are whole by now."""
+        first, found, more = data.partition(b"\n")
+        if not found:
+            # Pieces are gathered, so that a line of many pieces is copied once.
+            self._rest.append(data)
+            return
+        line_feed = b"\n" if self._framed else b""
+        yield b"".join((*self._rest, first, line_feed))
+        lines = more.split(b"\n")
+        self._rest = [lines.pop()]
+        if self._framed:
+            for line in lines:
+                yield line + b"\n"
+        else:
+            yield from lines
+
+    def end(self) -> Iterator[bytes]:
+        """Give the last line if it has no LF."""
+        rest = b"".join(self._rest)
+        self._rest = []
+        if rest:
+            yield rest
+
+
+class _FramedSplitter:
+    """Cuts records whose header tells their length."""
+
+    name = ""
+
+    def __init__(self, framed: bool) -> None:
+        self._framed = framed
+        self._buffer = bytearray()
+        self._position = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take more bytes and give the records that are whole by now."""
+        self._buffer += data
+        at = 0
+        try:
+            while (cut := self._cut(at)) is not None:
+                at, record = cut
+                if record is not None:
+                    self._position += 1
+                    yield record
+        finally:
+            del self._buffer[:at]
+
+    def end(self) -> Iterator[bytes]:
+        """Refuse what is left: it is a record cut short."""
+        if self._buffer or self._in_parts:
+            raise self._bad("is cut short")
+        yield from ()
+
+    @property
+    def _in_parts(self) -> bool:
+        return False
+
+    def _cut(self, at: int) -> tuple[int, bytes | None] | None:
+        raise NotImplementedError
+
+    def _bad(self, why: str) -> BadInput:
+        return BadInput(f"Failed to parse input as {self.name}: record {self._position} {why}")
+
+
+class RecordIOSplitter(_FramedSplitter):
+    """MXNet's RecordIO; a record in parts had the magic number between them, as MXNet reads it."""
+
+    name = "RecordIO"
+
+    def __init__(self, *, framed: bool) -> None:
+        super().__init__(framed)
+        self._parts: list[bytes] = []
+
+    @property
+    def _in_parts(self) -> bool:
+        return bool(self._parts)
+
+    def _cut(self, at: int) -> tuple[int, bytes | None] | None:
+        if len(self._buffer) - at < 4:
+            return None
+        (magic,) = struct.unpack_from("<I", self._buffer, at)
+        if magic != _RECORDIO_MAGIC:
+            raise self._bad(f"must start with magic number 0xCED7230A, got 0x{magic:08X}")
+        if len(self._buffer) - at < 8:
+            return None
+        (word,) = struct.unpack_from("<I", self._buffer, at + 4)
+        flag, length = word >> 29, word & 0x1FFFFFFF
+        end = at + 8 + length + (-length % 4)
+        if len(self._buffer) < end:
+            return None
+        if flag > 3 or (flag in (2, 3)) != bool(self._parts):
+            raise self._bad(f"has the continuation flag {flag} out of order")
+        if self._framed:
+            part = bytes(self._buffer[at:end])
+        else:
+            part = bytes(self._buffer[at + 8 : at + 8 + length])
+        if flag == 0:
+            return end, part
+        self._parts.append(part)
+        if flag != 3:
+            return end, None
+        record = (b"" if self._framed else _RECORDIO_MAGIC_BYTES).join(self._parts)
+        self._parts = []
+        return end, record
+
+
+class TFRecordSplitter(_FramedSplitter):
+    """TensorFlow's TFRecord, both checksums checked."""
+
+    name = "TFRecord"
+
+    def _cut(self, at: int) -> tuple[int, bytes | None] | None:
+        if len(self._buffer) - at < 12:
+            return None
+        length, checksum = struct.unpack_from("<QI", self._buffer, at)
+        if masked_crc32c(self._buffer[at : at + 8]) != checksum:
+            raise self._bad("has a length that does not match its checksum")
+        end = at + 12 + length + 4
+        if len(self._buffer) < end:
+            return None
+        data = bytes(self._buffer[at + 12 : end - 4])
+        if masked_crc32c(data) != struct.unpack_from("<I", self._buffer, end - 4)[0]:
+            raise self._bad("has data that does not match its checksum")
+        return end, bytes(self._buffer[at:end]) if self._framed else data
+
+
+def _crc32c_table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        crc = byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        table.append(crc)
+    return tuple(table)
+
+
+_CRC32C = _crc32c_table()
+
+
+def masked_crc32c(data: bytes | bytearray) -> int:
+    """Return TFRecord's checksum; about 10 MB/s, since Python has no CRC-32C of its own."""
+    crc, table = 0xFFFFFFFF, _CRC32C
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
