@@ -266,6 +266,8 @@ class LocalCloud:
             "PYTHONPATH": own_modules,  # For when we run from a checkout that is not installed.
             "PYTHONUNBUFFERED": "1",
             "MINISTACK_REGION": self.region,
+            # The engine's, for jobs; a Lambda worker gets its role's instead.
+            **self.environment(),
             "SFN_WAIT_SCALE": str(self._wait_scale),
             processes.MARKER: self._marker,
         }

@@ -97,8 +97,13 @@ def add_service(name: str, target_prefix: str, service: Service) -> None:
     }
 
 
-def add_sdk_integration(name: str, target_prefix: str, error_prefix: str) -> None:
-    """Let state machines call the service's API as `aws-sdk:<name>:<action>`."""
+def add_sdk_integration(
+    name: str, target_prefix: str, error_prefix: str, error_names: Mapping[str, str]
+) -> None:
+    """Let state machines call the service's API as `aws-sdk:<name>:<action>`.
+
+    :param error_names: the names that Step Functions gives to the API's error codes.
+    """
     from ministack.services import stepfunctions
 
     stepfunctions._AWS_SDK_SERVICE_MAP[name] = {
@@ -106,6 +111,7 @@ def add_sdk_integration(name: str, target_prefix: str, error_prefix: str) -> Non
         "protocol": "json",
     }
     stepfunctions._AWS_SDK_ERROR_PREFIX[name] = error_prefix
+    stepfunctions._AWS_SDK_ERROR_CODE_OVERRIDES[name] = dict(error_names)
 
 
 def add_task(resource: str, run: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:

@@ -1,5 +1,8 @@
 """What SageMaker answers to a call that it does not accept."""
 
+MODELLED = ("ResourceInUse", "ResourceLimitExceeded", "ResourceNotFound")
+"""The error codes that SageMaker's API describes; Step Functions names them by their own class."""
+
 
 class Refusal(Exception):
     """A refused call: the error's code as the API writes it, and the message."""

@@ -13,11 +13,15 @@ from local_cloud.emulator import Response
 from local_cloud.images import Images
 from local_cloud.job_runner import JobRunner, Order, Run
 from local_cloud.models import Models, required
-from local_cloud.refusals import Refusal, invalid
+from local_cloud.refusals import MODELLED, Refusal, invalid
 from local_cloud.transform_jobs import TransformJobs
 
 TARGET_PREFIX = "SageMaker."
 _MAX_TAGS = 50
+_SDK_ERRORS = {
+    **{code: f"{code}Exception" for code in MODELLED},
+    "ValidationException": "SageMakerException",  # The API does not model it.
+}
 _CONTENT_TYPE = "application/x-amz-json-1.1"
 
 
@@ -129,7 +133,7 @@ def plug_in(*, launch: Callable[[Order], Run], state_dir: Path) -> None:
     models = Models(images)
     service = SageMaker(models, TransformJobs(models, runner))
     emulator.add_service("sagemaker", TARGET_PREFIX, service)
-    emulator.add_sdk_integration("sagemaker", TARGET_PREFIX, "SageMaker")
+    emulator.add_sdk_integration("sagemaker", TARGET_PREFIX, "SageMaker", _SDK_ERRORS)
     transform_task.plug_in(service.jobs)
     model_resource.plug_in(service)
 

@@ -6,14 +6,13 @@ from contextvars import ContextVar
 from typing import Any
 
 from local_cloud import emulator
-from local_cloud.refusals import Refusal
+from local_cloud.refusals import MODELLED, Refusal
 from local_cloud.transform_jobs import TransformJobs
 
 RESOURCE = "arn:aws:states:::sagemaker:createTransformJob"
 _LOOK_S = 1.0
 _TIMES = ("CreationTime", "TransformStartTime", "TransformEndTime")
 _MARK = {"Key": "MANAGED_BY_AWS", "Value": "STARTED_BY_STEP_FUNCTIONS"}
-_MODELLED = ("ResourceInUse", "ResourceLimitExceeded", "ResourceNotFound")
 
 abandoned: ContextVar[Callable[[], bool]] = ContextVar("abandoned", default=lambda: False)
 """Tells whether nobody waits for this task any more: its execution was stopped, or it timed out."""
@@ -57,5 +56,5 @@ def _stop(jobs: TransformJobs, name: str) -> None:
 def _error_name(code: str) -> str:
     """Name a refusal as Step Functions does: the Java class of the error (reference §8)."""
     return (
-        f"SageMaker.{code}Exception" if code in _MODELLED else "SageMaker.AmazonSageMakerException"
+        f"SageMaker.{code}Exception" if code in MODELLED else "SageMaker.AmazonSageMakerException"
     )

@@ -28,7 +28,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if b"SLOW" in body:
             time.sleep(60)
-        self.answer(400 if b"FAIL" in body else 200, body.upper())
+        self.answer(400 if b"FAIL" in body else 200, body.upper().rstrip())
 
     def answer(self, status, body):
         self.send_response(status)

@@ -121,7 +121,7 @@ def test_the_users_own_aws_configuration_stays_out(
             "environment",
             "import os\ndef handle(event, context):\n"
             "    return {k: v for k, v in os.environ.items()"
-            " if k.endswith('PROXY') or k in ('AWS_PROFILE', 'AWS_ENDPOINT_URL')}\n",
+            " if k in ('HTTP_PROXY', 'AWS_PROFILE', 'AWS_ENDPOINT_URL')}\n",
         )
         answer = cloud.client("lambda").invoke(FunctionName="environment")
         assert answer["Payload"].read().decode() == f'{{"AWS_ENDPOINT_URL": "{cloud.endpoint}"}}'
