@@ -61,7 +61,6 @@ class Dispatcher:
         """Start runs while a batch is due and a slot is free; return their ids."""
         started: list[str] = []
         tried: set[tuple[str, str]] = set()
-        self._report_oldest()
         while True:
             # The index still shows for a moment what was just claimed.
             fresh = (
@@ -70,6 +69,8 @@ class Dispatcher:
                 if (entry.drop.key, entry.drop.order) not in tried
             )
             batch = self._policy.cut(fresh)
+            if not tried:
+                self._report_wait(batch)
             if batch.since is None:
                 return started
             wait_s = self._policy.wait_left_s(
@@ -88,9 +89,8 @@ class Dispatcher:
             if self._take_on(run):
                 started.append(run.run_id)
 
-    def _report_oldest(self) -> None:
-        oldest = next(self._ledger.waiting(), None)
-        waited = self._now() - clock.from_text(oldest.since) if oldest else timedelta()
+    def _report_wait(self, batch: Batch) -> None:
+        waited = self._now() - clock.from_text(batch.since) if batch.since else timedelta()
         metrics.emit(
             self._pipeline_id,
             {"OldestWaitingSeconds": max(0, round(waited.total_seconds()))},

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -29,7 +29,7 @@ class Intake:
         self._wake_queue = wake_queue
         self._marker = marker
 
-    def take(self, messages: list[Mapping[str, Any]]) -> tuple[int, list[str]]:
+    def take(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, list[str]]:
         """Record the messages' drops; return how many are new, and which messages must come again.
 
         A message that fails does not hold up the others: SQS delivers it again, and in the end

@@ -67,7 +67,10 @@ class RecordFormat:
         return prediction
 
     def _read_csv(self, text: str) -> Prediction:
-        columns = next(csv.reader([text]), [])
+        try:
+            columns = next(csv.reader([text]), [])
+        except csv.Error as error:
+            raise UnreadableRecord(f"a record must be CSV, got: {error}") from error
         try:
             record_id = columns.pop(int(self.record_id))
         except IndexError as error:

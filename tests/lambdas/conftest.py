@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import boto3
@@ -101,15 +102,18 @@ class FakeJobs:
         return {key: text for key, text in self.said.items() if key in keys}
 
 
+@cache
+def _clients() -> tuple[Any, Any, Any]:
+    return boto3.client("s3"), boto3.resource("dynamodb"), boto3.client("sqs")
+
+
 class World:
     """One pipeline and its AWS account."""
 
     def __init__(self, *, fuse: Fuse | None = None, **policy: Any) -> None:
         self.fuse = fuse or Fuse()
         self.time = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-        self.s3 = boto3.client("s3")
-        self.dynamodb = boto3.resource("dynamodb")
-        self.sqs = boto3.client("sqs")
+        self.s3, self.dynamodb, self.sqs = _clients()
         for bucket in (INPUT, OUTPUT):
             self.s3.create_bucket(Bucket=bucket)
         self.ledger_table = self._make_table("ledger", "pk", "sk", index=True)
@@ -124,7 +128,7 @@ class World:
         self.attempts = 3
         self._sequence = 0
         self.ledger = self._ledger()
-        self.files = RunFiles(FusedClient(self.s3, self.fuse), OUTPUT)
+        self.files = RunFiles(self._fused(self.s3), OUTPUT)
 
     def _make_table(self, name: str, pk: str, sk: str, *, index: bool = False) -> Any:
         def schema(first: str, second: str) -> list[dict[str, str]]:
@@ -153,14 +157,17 @@ class World:
             **indexes,
         )
 
+    def _fused(self, client: Any) -> Any:
+        return FusedClient(client, self.fuse)
+
     def _ledger(self) -> Ledger:
         ledger = Ledger(self.ledger_table, now=lambda: self.time)
-        ledger._client = FusedClient(ledger._client, self.fuse)
+        ledger._client = self._fused(ledger._client)
         return ledger
 
     @property
     def wake_queue(self) -> WakeQueue:
-        return WakeQueue(FusedClient(self.sqs, self.fuse), self.queue_url)
+        return WakeQueue(self._fused(self.sqs), self.queue_url)
 
     @property
     def dispatcher(self) -> Dispatcher:
@@ -169,7 +176,7 @@ class World:
             ledger=self.ledger,
             files=self.files,
             input_bucket=INPUT,
-            executions=FusedClient(self.executions, self.fuse),
+            executions=self._fused(self.executions),
             wake_queue=self.wake_queue,
             policy=self.policy,
             slots=self.slots,
@@ -182,7 +189,7 @@ class World:
             pipeline_id="churn",
             ledger=self.ledger,
             files=self.files,
-            jobs=FusedClient(self.jobs, self.fuse),
+            jobs=self._fused(self.jobs),
             wake_queue=self.wake_queue,
             input_bucket=INPUT,
             max_attempts=self.attempts,
@@ -265,7 +272,7 @@ class World:
     @property
     def indexer(self) -> Indexer:
         table = PredictionTable(self.prediction_table)
-        table._client = FusedClient(table._client, self.fuse)
+        table._client = self._fused(table._client)
         return Indexer(
             files=self.files,
             table=table,
@@ -297,8 +304,19 @@ class World:
         )["Item"]
         return str(item["reason"])
 
-    def slots_taken(self) -> int:
-        return sum(item["pk"] == "slot" and "run_id" in item for item in self.items())
+    def permits_held(self) -> list[str]:
+        """Return what some run holds: slots, the right to gather, heads of keys."""
+        return [
+            item["pk"]
+            for item in self.items()
+            if item["sk"] not in ("run", "queue") and "run_id" in item and "drop_status" not in item
+        ]
+
+    def is_quiet(self) -> bool:
+        """Whether every drop has ended and every run is closed."""
+        return not any(
+            "queue" in item or item.get("drop_status") == "claimed" for item in self.items()
+        )
 
     def prediction(self, key: str) -> bytes:
         answer = self.s3.get_object(Bucket=OUTPUT, Key=f"predictions/{key}.out")

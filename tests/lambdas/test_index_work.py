@@ -1,0 +1,63 @@
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transform_lambdas.index_work import Output, lines_in, parts
+
+
+def outputs(*sizes: int) -> list[Output]:
+    return [Output(f"out/{n}", size, f"in/{n}", "t") for n, size in enumerate(sizes)]
+
+
+@given(st.lists(st.integers(0, 300), max_size=20), st.integers(1, 100))
+def test_parts_hold_every_byte_once_and_about_as_much_each(sizes: list[int], limit: int) -> None:
+    work = parts(outputs(*sizes), part_bytes=limit)
+    sizes_of_parts = [sum(entry.end - entry.start for entry in part) for part in work]
+    covered = [
+        (entry.key, n) for part in work for entry in part for n in range(entry.start, entry.end)
+    ]
+    assert covered == [(f"out/{n}", byte) for n, size in enumerate(sizes) for byte in range(size)]
+    assert all(size >= limit for size in sizes_of_parts[:-1])
+    assert len(set(sizes_of_parts[:-1])) <= 1
+
+
+def test_there_are_never_more_parts_than_an_execution_can_hold() -> None:
+    assert len(parts(outputs(10**15))) == 1000
+
+
+def read(data: bytes, start: int, end: int, chunk: int) -> list[bytes]:
+    def chunks() -> Iterator[bytes]:
+        for at in range(max(start - 1, 0), len(data), chunk):
+            yield data[at : at + chunk]
+
+    return list(lines_in(chunks(), start=start, end=end))
+
+
+@given(
+    st.lists(
+        st.binary(max_size=6).filter(lambda line: b"\n" not in line and not line.endswith(b"\r"))
+    ),
+    st.booleans(),
+    st.integers(1, 9),
+    st.integers(1, 5),
+)
+def test_ranges_cut_anywhere_give_every_line_exactly_once(
+    lines: list[bytes], last_newline: bool, range_size: int, chunk: int
+) -> None:
+    data = b"\n".join(lines) + (b"\n" if last_newline and lines else b"")
+    expected = data.split(b"\n")
+    if expected[-1] == b"":
+        expected.pop()
+    found = [
+        line
+        for start in range(0, len(data), range_size)
+        for line in read(data, start, min(start + range_size, len(data)), chunk)
+    ]
+    assert found == expected
+
+
+@pytest.mark.parametrize("data", [b"a\r\nb\r\n", b"a\r\nb"])
+def test_a_windows_line_end_is_no_part_of_a_line(data: bytes) -> None:
+    assert read(data, 0, len(data), 3) == [b"a", b"b"]

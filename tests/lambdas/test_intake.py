@@ -1,0 +1,61 @@
+from typing import Any
+
+World = Any  # conftest's
+
+
+def test_the_same_event_delivered_twice_is_one_drop(world: World) -> None:
+    event = world.event("input/a.csv")
+    assert world.take(event, event) == []
+    assert world.take(event) == []
+    assert world.statuses() == {"input/a.csv": "waiting"}
+
+
+def test_a_newer_version_supersedes_the_one_that_waits_in_whatever_order_they_come(
+    world: World,
+) -> None:
+    older, newer = world.event("input/a.csv"), world.event("input/a.csv")
+    world.take(newer)
+    world.take(older)
+    assert world.statuses() == {"input/a.csv": "superseded, waiting"}
+
+
+def test_an_event_that_comes_again_after_the_drop_has_ended_does_not_score_it_again(
+    world: World,
+) -> None:
+    event = world.event("input/a.csv")
+    world.take(event)
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.execute(run_id)
+
+    world.take(event)
+    world.pass_time(60)
+
+    assert world.dispatch() == []
+    assert world.statuses() == {"input/a.csv": "done"}
+
+
+def test_one_bad_message_does_not_hold_up_the_others(world: World) -> None:
+    assert world.take({"no": "event"}, world.event("input/a.csv")) == ["0"]
+    assert world.statuses() == {"input/a.csv": "waiting"}
+
+
+def test_a_folder_is_no_drop(world: World) -> None:
+    world.take(world.event("input/day=1/", b""))
+    assert world.statuses() == {}
+
+
+def test_an_empty_file_is_a_drop(world: World) -> None:
+    world.take(world.event("input/empty.csv", b""))
+    assert world.statuses() == {"input/empty.csv": "waiting"}
+
+
+def test_a_key_that_is_too_long_fails_at_once_and_says_so(world: World) -> None:
+    drop = world.drop("input/" + "x" * 1000)
+    assert world.statuses() == {drop.key: "failed"}
+    assert "upload it under a shorter key" in world.reason(drop)
+
+
+def test_every_delivery_wakes_dispatch(world: World) -> None:
+    world.take(world.event("input/a.csv"))
+    assert world.sqs.receive_message(QueueUrl=world.queue_url)["Messages"][0]["Body"] == "{}"

@@ -1,0 +1,131 @@
+import time
+from typing import Any
+
+import boto3
+import pytest
+
+from transform_lambdas.outcomes import explain
+from transform_lambdas.transform_jobs import Job, TransformJobs, read_complaints
+
+GROUP = "/aws/sagemaker/TransformJobs"
+STAMP = "2026-03-01T12:00:00.000:[sagemaker logs]: "
+
+
+def test_a_complaint_is_read_whole_from_the_lines_of_a_data_log() -> None:
+    lines = [
+        f"{STAMP}MaxConcurrentTransforms=1, MaxPayloadInMB=6, BatchStrategy=MULTI_RECORD",
+        f"{STAMP}bkt/in/bad.csv: ClientError: 400",
+        f"{STAMP}bkt/in/bad.csv: ",
+        f"{STAMP}bkt/in/bad.csv: Message:",
+        f"{STAMP}bkt/in/bad.csv: row 3, column 5 must be a number",
+        f"{STAMP}bkt/in/a: b.csv: Bad HTTP status received from algorithm: 500",
+        f"{STAMP}",
+        f"{STAMP}bkt/in/a: b.csv: Message:",
+        f"{STAMP}out of memory",
+        f"{STAMP}bkt/in/of-another-run.csv: ClientError: 400",
+        f"{STAMP}and its text",
+    ]
+    keys = {"in/bad.csv", "in/a: b.csv", "in/fine.csv"}
+    assert dict(read_complaints(lines, bucket="bkt", keys=keys)) == {
+        "in/bad.csv": "ClientError: 400 row 3, column 5 must be a number",
+        "in/a: b.csv": "Bad HTTP status received from algorithm: 500 out of memory",
+    }
+
+
+def write_log(stream: str, *messages: str) -> Any:
+    logs = boto3.client("logs")
+    logs.create_log_group(logGroupName=GROUP)
+    logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
+    logs.put_log_events(
+        logGroupName=GROUP,
+        logStreamName=stream,
+        logEvents=[
+            {"timestamp": int(time.time() * 1000) + number, "message": message}
+            for number, message in enumerate(messages)
+        ],
+    )
+    return logs
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transform_lambdas.transform_jobs._LOG_PAUSE_S", 0)
+
+
+def test_the_reason_is_found_in_the_data_log_of_the_job_that_failed() -> None:
+    logs = write_log("run-s1-0/i-1-1772366400/data-log", f"{STAMP}bkt/in/a.csv: ClientError: 400")
+    jobs = TransformJobs(boto3.client("sagemaker"), logs, log_group=GROUP)
+    failed = Job("run-s1-0", "Failed", "ClientError: See job logs for more information")
+
+    assert jobs.complaints([failed], bucket="bkt", keys={"in/a.csv"}) == {
+        "in/a.csv": "ClientError: 400"
+    }
+
+
+def test_no_log_at_all_is_no_complaint() -> None:
+    jobs = TransformJobs(boto3.client("sagemaker"), boto3.client("logs"), log_group=GROUP)
+    failed = Job("run-s1-0", "Failed", "ClientError: See job logs for more information")
+    assert jobs.complaints([failed], bucket="bkt", keys={"in/a.csv"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "complaints", "error", "reason", "may_pass"),
+    [
+        pytest.param([], {}, {}, "the run ended before", True, id="died before its job"),
+        pytest.param(
+            [],
+            {},
+            {"error": "SageMaker.ResourceLimitExceededException", "cause": "limit"},
+            "ResourceLimitExceededException: limit",
+            True,
+            id="a quota",
+        ),
+        pytest.param(
+            [],
+            {},
+            {"error": "SageMaker.AmazonSageMakerException", "cause": "ValidationException"},
+            "no transform job could be created",
+            False,
+            id="a refusal",
+        ),
+        pytest.param([Job("j", "Stopped", "")], {}, {}, "job j was stopped", True, id="stopped"),
+        pytest.param(
+            [Job("j", "Completed", "")], {}, {}, "without an output", True, id="deleted object"
+        ),
+        pytest.param(
+            [Job("j", "Failed", "InternalServerError: We encountered an internal error.")],
+            {},
+            {},
+            "job j failed: InternalServerError",
+            True,
+            id="the service's fault",
+        ),
+        pytest.param(
+            [Job("j", "Failed", "")],
+            {"k": "ClientError: 400 no"},
+            {},
+            "k: ClientError: 400 no",
+            False,
+            id="the data's fault",
+        ),
+        pytest.param(
+            [Job("j", "Failed", "")],
+            {"k": "Unable to get response from algorithm"},
+            {},
+            "k: Unable to get response",
+            True,
+            id="the model's fault",
+        ),
+    ],
+)
+def test_a_missing_output_is_explained(
+    jobs: list[Job], complaints: dict[str, str], error: dict[str, str], reason: str, may_pass: bool
+) -> None:
+    missing = explain("k", jobs=jobs, complaints=complaints, error=error)
+    assert reason in missing.reason
+    assert missing.may_pass is may_pass
+
+
+def test_a_long_reason_is_cut() -> None:
+    missing = explain("k", jobs=[], complaints={"k": "x" * 5000}, error={})
+    assert len(missing.reason) == 1000
