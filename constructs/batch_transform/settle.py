@@ -60,12 +60,13 @@ class Settle(Construct):
                 "TRANSFORM_LOG_GROUP": TRANSFORM_LOG_GROUP,
             },
             statements=[
+                # The query: a drop that is given back may have been overtaken meanwhile.
                 *ledger.allow(
                     "BatchGetItem",
                     "ConditionCheckItem",
-                    "DeleteItem",
                     "GetItem",
                     "PutItem",
+                    "Query",
                     "UpdateItem",
                 ),
                 iam.PolicyStatement(
