@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -55,7 +57,6 @@ class Screen:
             record=True, file=io.StringIO(), width=WIDTH, highlight=False, force_terminal=True
         )
         self._started = time.monotonic()
-        self.stage_times: dict[str, float] = {}
 
     @property
     def elapsed_s(self) -> float:
@@ -158,10 +159,7 @@ def run(screen: Screen, *, keep: bool, port: int | None) -> None:
         s3 = cloud.client("s3")
         for path in files:
             s3.upload_file(str(path), client.input_bucket, f"{client.input_prefix}{path.name}")
-        screen.say(
-            f"dropped {len(files)} files in s3://{client.input_bucket}/"
-            f"{client.input_prefix}, one of them malformed"
-        )
+        screen.say(f"dropped {len(files)} files in its input bucket, one of them malformed")
         dropped_at = screen.elapsed_s
         try:
             status, picture = watch(
@@ -177,13 +175,12 @@ def run(screen: Screen, *, keep: bool, port: int | None) -> None:
         screen.record(picture)
         scored_s = screen.elapsed_s - dropped_at
         check(status, fault)
-        screen.say(f"every drop has ended, {scored_s:.1f} s after the upload")
 
-        ids = [next(read_rows(path))[0] for path in files if path.name != fault.file][:LOOKUPS]
+        ids = list(some_ids([path for path in files if path.name != fault.file], truth))
         found = [(look(client, record_id), truth[record_id]) for record_id in ids]
         screen.show(lookup_table(found))
-        summary = summarize(status, scored_s, screen.elapsed_s)
-        screen.say(summary, "bold green")
+        screen.say(summary(status), "bold green")
+        screen.say(f"{scored_s:.1f} s from drop to prediction, {screen.elapsed_s:.1f} s in all")
         if keep:
             stay(screen, cloud, client, ids[0])
 
@@ -211,6 +208,12 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def some_ids(files: Sequence[Path], truth: Mapping[str, str]) -> Iterator[str]:
+    """Yield an id of each file, ill and well by turns."""
+    for path, wanted in zip(files[:LOOKUPS], cycle(("malignant", "benign")), strict=False):
+        yield next(row[0] for row in read_rows(path) if truth[row[0]] == wanted)
 
 
 def has_ended(status: Status, drops: int) -> bool:
@@ -259,11 +262,13 @@ def score_of(prediction: Prediction) -> float:
     return float(value[-1] if isinstance(value, list) else value)
 
 
-def lookup_table(found: Sequence[tuple[Prediction, str]]) -> Table:
+def lookup_table(found: Sequence[tuple[Prediction, str]]) -> Padding:
     """Return the predictions beside the true labels."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("GET /predictions/…", "malignant", "truth", "from"):
-        table.add_column(name)
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("GET /predictions/…")
+    table.add_column("malignant", justify="right")
+    table.add_column("truth")
+    table.add_column("from")
     for prediction, truth in found:
         score = score_of(prediction)
         right = (score > 0.5) == (truth == "malignant")
@@ -273,16 +278,15 @@ def lookup_table(found: Sequence[tuple[Prediction, str]]) -> Table:
             Text(truth, "green" if right else "red"),
             prediction.source_key,
         )
-    return table
+    return Padding(table, (0, 0, 1, 2), expand=False)
 
 
-def summarize(status: Status, scored_s: float, total_s: float) -> str:
-    """Say in one line what came of it."""
+def summary(status: Status) -> str:
+    """Say in one line what came of the drops."""
     (run,) = status.runs
     return (
-        f"{len(status.drops)} files, {len(status.runs)} run: {run.done} done and indexed, "
-        f"{run.failed} failed with its reason; {scored_s:.1f} s from drop to prediction, "
-        f"{total_s:.1f} s in all"
+        f"{len(status.drops)} files in {len(status.runs)} run: {run.done} done and indexed, "
+        f"{run.failed} failed with its reason"
     )
 
 

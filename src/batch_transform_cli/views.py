@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -32,17 +33,21 @@ _BAR_WIDTH = 32
 
 
 def overview(status: Status, outputs: Mapping[str, int], *, newest: int = 20) -> RenderableType:
-    """Return the newest drops and runs as tables, and a bar for each job under way.
+    """Return the newest drops and runs as tables, and a bar for each job.
 
-    :param outputs: how many outputs each open run has, by run id.
+    :param outputs: how many outputs the runs have whose job is to be shown, by run id.
     """
     bars = [_job_bar(run, outputs[run.run_id]) for run in status.runs if run.run_id in outputs]
-    return Group(drops_table(status.drops, newest), runs_table(status.runs, newest), *bars)
+    tables = [drops_table(status.drops, newest)]
+    if status.runs:
+        tables.append(runs_table(status.runs, newest))
+    parts = [Padding(part, (1, 0, 0, 2), expand=False) for part in (*tables, *bars)]
+    return Group(*parts, "")
 
 
 def drops_table(drops: list[Drop], newest: int) -> Table:
     """Return the newest drops, with the reasons of those that failed."""
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", expand=False)
     table.add_column("drop", no_wrap=True)
     table.add_column("size", justify="right")
     table.add_column("status")
@@ -57,11 +62,11 @@ def drops_table(drops: list[Drop], newest: int) -> Table:
 
 def runs_table(runs: list[Run], newest: int) -> Table:
     """Return the newest runs and what became of their drops."""
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", expand=False)
     table.add_column("run", no_wrap=True)
     for name in ("drops", "done", "failed", "again"):
         table.add_column(name, justify="right")
-    table.add_column("status")
+    table.add_column("status", no_wrap=True)
     for run in runs[-newest:]:
         counts = [
             str(count) if run.outcome else "" for count in (run.done, run.failed, run.waiting)
@@ -103,23 +108,25 @@ def watch(
     """
     deadline = time.monotonic() + limit_s
     before = Status(drops=[], runs=[])
-    said_outputs: dict[str, int] = {}
+    outputs: dict[str, int] = {}
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             status = client.status()
-            outputs = {
-                run.run_id: client.outputs_of(run) for run in status.runs if run.status == "running"
+            written = {
+                run.run_id: client.outputs_of(run)
+                for run in status.runs
+                if run.is_open or run.run_id not in outputs
             }
-            picture = overview(status, outputs)
+            picture = overview(status, outputs | written)
             if console.is_terminal:
                 live.update(picture, refresh=True)
             else:
+                for run_id, count in written.items():
+                    if count != outputs.get(run_id, 0):
+                        say(f"run {run_id}: {count} outputs written")
                 for line in changes(before, status):
                     say(line)
-                for run_id, count in outputs.items():
-                    if count != said_outputs.get(run_id, 0):
-                        say(f"run {run_id}: {count} outputs written")
-                said_outputs = outputs
+            outputs |= written
             before = status
             if until(status):
                 return status, picture
