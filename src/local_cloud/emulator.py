@@ -12,6 +12,7 @@ import json
 import os
 import re
 import resource
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -207,9 +208,7 @@ def serve(port: int) -> None:
     This is the emulator's own `main` without its pid file and without its wait for threads that
     still work for somebody who is gone: a Lambda that sleeps, a stack that waits.
     """
-    from hypercorn.asyncio import serve as serve_asgi
     from hypercorn.config import Config
-    from ministack import app
 
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
@@ -218,7 +217,26 @@ def serve(port: int) -> None:
     config.loglevel = "WARNING"
     _allow_many_connections()
     # Not asyncio.run, which waits for the threads.
-    asyncio.new_event_loop().run_until_complete(serve_asgi(app.app, config))
+    asyncio.new_event_loop().run_until_complete(_serve(config))
+
+
+async def _serve(config: Any) -> None:
+    from hypercorn.asyncio import serve as serve_asgi
+    from ministack import app
+    from ministack.core.persistence import save_all
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = asyncio.ensure_future(serve_asgi(app.app, config, shutdown_trigger=stop.wait))
+    told = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({server, told}, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait({server}, timeout=config.graceful_timeout + 1)
+    if server in done:
+        server.result()  # Raises what kept it from starting.
+    else:
+        # From Python 3.12 on it waits for every request to end, such as a long poll.
+        save_all(app._build_persistence_save_dict())
 
 
 def _allow_many_connections() -> None:

@@ -1,14 +1,17 @@
 """Starting, losing and stopping a local cloud."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import BotoCoreError
 
 import local_cloud
 from local_cloud import CloudUnavailable, EmulatorMismatch, LocalCloud, PortInUse
@@ -148,6 +151,19 @@ def test_what_it_keeps_is_there_after_a_restart(tmp_path: Path) -> None:
         kept = second.client("s3").get_object(Bucket="kept-bucket", Key="a")["Body"].read()
         assert kept == b"kept"
         assert second.client("ssm").get_parameter(Name="/kept")["Parameter"]["Value"] == "yes"
+
+
+def test_it_keeps_its_data_though_a_client_still_waits_for_an_answer(tmp_path: Path) -> None:
+    with LocalCloud(state_dir=tmp_path) as cloud, ThreadPoolExecutor() as waiting:
+        sqs = cloud.client("sqs")
+        url = sqs.create_queue(QueueName="polled")["QueueUrl"]
+        poll = waiting.submit(sqs.receive_message, QueueUrl=url, WaitTimeSeconds=20)
+        time.sleep(0.3)
+        cloud.stop()
+        with pytest.raises(BotoCoreError):
+            poll.result()
+    kept = json.loads((tmp_path / "services" / "sqs.json").read_text())
+    assert "polled" in json.dumps(kept)
 
 
 def test_it_ends_with_the_process_that_started_it() -> None:
