@@ -93,7 +93,13 @@ def table_key_use(key: kms.IKey | None) -> list[iam.PolicyStatement]:
         return []
     return [
         iam.PolicyStatement(
-            actions=["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*"],
+            actions=[
+                "kms:Decrypt",
+                "kms:DescribeKey",
+                "kms:Encrypt",
+                "kms:GenerateDataKey*",
+                "kms:ReEncrypt*",
+            ],
             resources=[key.key_arn],
         )
     ]

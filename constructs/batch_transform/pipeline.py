@@ -59,6 +59,7 @@ class BatchTransform(Construct):
     :param batch: when waiting drops become a run. Default: `BatchPolicy()`.
     :param input_bucket: where drops arrive. One of yours must send its events to EventBridge (its
         properties, "Amazon EventBridge: On"), which CDK cannot see; without it no run ever starts.
+        If a KMS key encrypts it, import it with `encryption_key`, or nothing may read it.
         Default: a new, private, versioned bucket.
     :param output_bucket: where predictions, reports and the files of runs appear. In one of
         yours, expire `runs/` by a lifecycle rule. Default: a new, private, versioned bucket.

@@ -259,7 +259,8 @@ def define_pipelines(scope: Construct, path: Path) -> None:
     try:
         content = PipelinesFile.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except ValidationError as refused:
-        error = refused.errors()[0]
+        # A mistyped member is also a missing one, and its own name says more.
+        error = min(refused.errors(), key=lambda error: error["type"] != "extra_forbidden")
         raise _error(path, tree, _place(error["loc"]), _sentence(error)) from None
     scopes: list[Construct] = [scope]
     if content.accounts:
