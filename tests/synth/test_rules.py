@@ -20,7 +20,7 @@ REASONS = {
     r"AwsSolutions-IAM5\[Resource::\*\]": (
         "X-Ray, log delivery, ListTransformJobs, PutMetricData and ECR's token know no resource"
     ),
-    r"AwsSolutions-IAM5\[Action::kms:(GenerateDataKey|ReEncrypt)\*\]": "what DynamoDB's callers need",
+    r"AwsSolutions-IAM5\[Action::kms:(GenerateDataKey|ReEncrypt)\*\]": "what DynamoDB needs",
     r"AwsSolutions-IAM5\[Resource::.*/(input|drops|predictions|reports|runs|capture)/\*\]": (
         "objects under one prefix of the pipeline's own"
     ),
