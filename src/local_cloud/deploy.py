@@ -26,6 +26,7 @@ _CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPA
 _UNKNOWN = ("unknown-account", "unknown-region")
 _MUST_BE_DELETED_FIRST = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
 _GOOD = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
+_MESSAGE_LIMIT = 500  # It can hold the whole template; the reason comes last.
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 ClientFactory = Callable[[str, str, str], Any]
@@ -199,7 +200,7 @@ class Deployer:
             status = None
         request = {
             "StackName": stack.name,
-            "TemplateBody": (stack.folder / stack.properties["templateFile"]).read_text("utf-8"),
+            **_template(stack),
             "Capabilities": _CAPABILITIES,
             "Parameters": [
                 {"ParameterKey": key, "ParameterValue": value}
@@ -219,7 +220,8 @@ class Deployer:
             message = error.response["Error"]["Message"]
             if "No updates are to be performed" not in message:
                 raise DeployFailed(
-                    f"stack {stack.name} must be accepted by CloudFormation, got: {message}"
+                    f"stack {stack.name} must be accepted by CloudFormation, got: "
+                    f"{message if len(message) <= _MESSAGE_LIMIT else message[-_MESSAGE_LIMIT:]}"
                 ) from error
         status = self._wait(cloudformation, stack.name, limit_s)
         if status not in _GOOD:
@@ -243,6 +245,17 @@ class Deployer:
                 )
             time.sleep(_POLL_S)
         return None
+
+
+def _template(stack: _Stack) -> dict[str, str]:
+    """Refer to the template where its asset was published; only a small one may be sent along."""
+    published = stack.properties.get("stackTemplateAssetObjectUrl")
+    if published is None:
+        return {
+            "TemplateBody": (stack.folder / stack.properties["templateFile"]).read_text("utf-8")
+        }
+    location = stack.resolve(published).removeprefix("s3://")
+    return {"TemplateURL": f"https://s3.{stack.region}.amazonaws.com/{location}"}
 
 
 def image_uri(account: str, region: str, repository: str, tag: str) -> str:

@@ -1,5 +1,6 @@
 """Writes small cloud assemblies by hand, in the form of aws-cdk-lib's."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -44,6 +45,8 @@ def write_assembly(
             **template,
         }
         (folder / f"{name}.template.json").write_text(json.dumps(full))
+        template_key = f"{name}-{hashlib.sha256(json.dumps(full).encode()).hexdigest()}.json"
+        template_asset = (Path(f"{name}.template.json"), "file", f"template-{name}")
         manifest = {
             "version": "48.0.0",
             "files": {
@@ -51,7 +54,10 @@ def write_assembly(
                     "source": {"path": str(path), "packaging": packaging},
                     "destinations": {destination: {"bucketName": ASSETS_BUCKET, "objectKey": key}},
                 }
-                for key, (path, packaging, digest) in (files or {}).items()
+                for key, (path, packaging, digest) in {
+                    **(files or {}),
+                    template_key: template_asset,
+                }.items()
             },
             "dockerImages": {
                 tag: {
@@ -77,6 +83,7 @@ def write_assembly(
             "environment": environment,
             "properties": {
                 "templateFile": f"{name}.template.json",
+                "stackTemplateAssetObjectUrl": f"s3://{ASSETS_BUCKET}/{template_key}",
                 "requiresBootstrapStackVersion": 6,
                 "bootstrapStackVersionSsmParameter": BOOTSTRAP_PARAMETER,
                 "tags": {"team": "churn"},

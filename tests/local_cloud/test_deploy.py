@@ -114,6 +114,15 @@ def test_a_stage_goes_to_its_own_account_and_region(cloud: LocalCloud, tmp_path:
         here.get_parameter(Name="/where")
 
 
+def test_a_template_may_be_large(cloud: LocalCloud, tmp_path: Path) -> None:
+    template = {
+        "Metadata": {"Padding": "x" * 60_000},
+        "Resources": {"P": _parameter("/large", "1")},
+    }
+    write_assembly(tmp_path, {"Large": template})
+    assert cloud.deploy(tmp_path) == {"Large": {}}
+
+
 def test_template_parameters_can_be_given(cloud: LocalCloud, tmp_path: Path) -> None:
     template = {
         "Parameters": {"Given": {"Type": "String"}},
