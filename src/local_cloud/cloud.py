@@ -1,5 +1,6 @@
 """Start, use and stop a local cloud."""
 
+import errno
 import os
 import shutil
 import signal
@@ -14,11 +15,12 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 
 from local_cloud import cdk_cli, processes
 from local_cloud.deploy import Deployer
@@ -124,24 +126,20 @@ class LocalCloud:
         :raises EmulatorMismatch: the emulator is not the version that we extend.
         """
         check_version()
-        self._port = _free_port() if self._asked_port is None else self._asked_port
-        _must_be_free(self._port)
-        if self._asked_state_dir is None:
-            self._state_dir = Path(tempfile.mkdtemp(prefix="local-cloud-"))
-        else:
-            self._state_dir = Path(self._asked_state_dir).absolute()
-            self._state_dir.mkdir(parents=True, exist_ok=True)
-        arguments = [
-            *("--port", str(self._port)),
-            *("--state-dir", str(self._state_dir)),
-            *("--parent", str(os.getpid())),
-            *("--ping-timeout-s", str(self._ping_timeout_s)),
-            *(["--forget"] if self._asked_state_dir is None else []),
-        ]
-        with self.log_file.open("ab") as log:
+        with _listen(self._asked_port or 0) as listener, self._open_log() as log:
+            self._port = listener.getsockname()[1]
+            arguments = [
+                *("--port", str(self._port)),
+                *("--listen-fd", str(listener.fileno())),
+                *("--state-dir", str(self._state_dir)),
+                *("--parent", str(os.getpid())),
+                *("--ping-timeout-s", str(self._ping_timeout_s)),
+                *(["--forget"] if self._asked_state_dir is None else []),
+            ]
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "local_cloud.server", *arguments],
                 env=self._server_environment(),
+                pass_fds=[listener.fileno()],  # So nobody can take the port in between.
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -255,7 +253,11 @@ class LocalCloud:
             default_region=self.region,
             check=self.check,
         )
-        return deployer.deploy(Path(assembly_dir), parameters=parameters or {}, limit_s=limit_s)
+        try:
+            return deployer.deploy(Path(assembly_dir), parameters=parameters or {}, limit_s=limit_s)
+        except BotoCoreError:
+            self.check()  # Names the cause when the server has died.
+            raise
 
     def _server_environment(self) -> dict[str, str]:
         """Nothing of the user's AWS set-up goes in: every Lambda worker inherits all of it."""
@@ -272,9 +274,24 @@ class LocalCloud:
             processes.MARKER: self._marker,
         }
 
+    def _open_log(self) -> BinaryIO:
+        try:
+            if self._asked_state_dir is None:
+                self._state_dir = Path(tempfile.mkdtemp(prefix="local-cloud-"))
+            else:
+                self._state_dir = Path(self._asked_state_dir).absolute()
+                self._state_dir.mkdir(parents=True, exist_ok=True)
+            return self.log_file.open("ab")
+        except OSError as error:
+            place = error.filename or self._state_dir
+            raise CloudUnavailable(
+                f"the local cloud must be able to write its state, got {error.strerror} at "
+                f"{place}; make room there, or name another state_dir"
+            ) from error
+
     def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + self._start_limit_s
-        while not self._answers():
+        while not self._answers(within_s=min(2.0, max(0.01, deadline - time.monotonic()))):
             if self._server is not None and self._server.poll() is not None:
                 raise CloudUnavailable(
                     f"the local cloud's server must start, got {_ending(self._server.returncode)};"
@@ -288,10 +305,10 @@ class LocalCloud:
                 )
             time.sleep(0.05)
 
-    def _answers(self) -> bool:
+    def _answers(self, *, within_s: float) -> bool:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with direct.open(self.endpoint + _HEALTH_PATH, timeout=2) as response:
+            with direct.open(self.endpoint + _HEALTH_PATH, timeout=within_s) as response:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
@@ -304,20 +321,23 @@ class LocalCloud:
         return "".join(f"\n  | {line}" for line in lines)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _must_be_free(port: int) -> None:
-    with socket.socket() as probe:
-        # As a server does: a port that only waits for its last connections to fade is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
+def _listen(port: int) -> socket.socket:
+    """Bind the port, 0 for any free one, so that it is the server's from now on."""
+    listener = socket.socket()
+    try:
+        # As servers do: a port that only waits for its last connections to fade is free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
             raise PortInUse(port) from error
+        raise CloudUnavailable(
+            f"the port must be one that you may listen on, got {port} ({error.strerror}); "
+            "name one above 1023, or name none to get a free one"
+        ) from error
+    return listener
 
 
 def _ending(code: int) -> str:

@@ -202,7 +202,7 @@ def call(name: str, target: str, request: Mapping[str, Any]) -> tuple[int, dict[
     return status, json.loads(body) if body else {}
 
 
-def serve(port: int) -> None:
+def serve(port: int, listen_fd: int | None = None) -> None:
     """Run the emulator until SIGTERM or SIGINT, and save what it keeps.
 
     This is the emulator's own `main` without its pid file and without its wait for threads that
@@ -211,7 +211,7 @@ def serve(port: int) -> None:
     from hypercorn.config import Config
 
     config = Config()
-    config.bind = [f"127.0.0.1:{port}"]
+    config.bind = [f"127.0.0.1:{port}" if listen_fd is None else f"fd://{listen_fd}"]
     config.keep_alive_timeout = 75
     config.graceful_timeout = 1
     config.loglevel = "WARNING"

@@ -16,6 +16,7 @@ from pathlib import Path
 MARKER = "LOCAL_CLOUD_ID"
 """Environment variable that every process of a local cloud carries."""
 
+_KILL_LIMIT_S = 10.0  # One that hangs in the kernel goes when the kernel lets it go.
 _PROC = Path("/proc")
 
 
@@ -60,7 +61,8 @@ def end(marker: str, leader: int | None = None, *, grace_s: float = 3.0) -> set[
         time.sleep(0.02)
         there = family(marker, leader)
         seen |= there
-    while there:
+    deadline = time.monotonic() + _KILL_LIMIT_S
+    while there and time.monotonic() < deadline:
         # A process can start another between our look and our signal, so look again.
         _signal(there, signal.SIGKILL)
         time.sleep(0.02)

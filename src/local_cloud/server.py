@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve until told to stop; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m local_cloud.server", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--listen-fd", type=int, help="open socket that listens on that port")
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument(
         "--parent",
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         _watch(options.parent, marker)
     _plug_in(options.port, state_dir, options.ping_timeout_s)
     try:
-        emulator.serve(options.port)
+        emulator.serve(options.port, options.listen_fd)
     finally:
         processes.end(marker, grace_s=2.0)
         if options.forget:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from botocore.exceptions import BotoCoreError
@@ -17,6 +19,7 @@ import local_cloud
 from local_cloud import CloudUnavailable, EmulatorMismatch, LocalCloud, PortInUse
 from local_cloud import processes as cloud_processes
 
+from .assembly import write_assembly
 from .conftest import make_function, wait_until
 
 SOURCES = str(Path(local_cloud.__file__).parent.parent)
@@ -42,6 +45,7 @@ def test_nothing_is_left_when_it_stops_though_functions_still_run() -> None:
         cloud.client("s3")
 
 
+@pytest.mark.skipif(shutil.which("ss") is None, reason="asks ss who listens")
 def test_it_listens_on_loopback_only_and_on_one_port() -> None:
     with LocalCloud() as cloud:
         pids = _family(cloud)
@@ -83,6 +87,33 @@ def test_a_killed_server_is_noticed_and_cleaned_up(tmp_path: Path) -> None:
         with pytest.raises(CloudUnavailable, match="SIGKILL"):
             cloud.deploy(tmp_path)
     assert _family(cloud) == set()
+
+
+def test_a_server_that_dies_in_a_deployment_is_named(tmp_path: Path) -> None:
+    with LocalCloud() as cloud:
+        write_assembly(
+            tmp_path,
+            {
+                "Waiting": {
+                    "Resources": {
+                        "Handle": {"Type": "AWS::CloudFormation::WaitConditionHandle"},
+                        "Never": {
+                            "Type": "AWS::CloudFormation::WaitCondition",
+                            "Properties": {"Handle": {"Ref": "Handle"}, "Timeout": "60"},
+                        },
+                    }
+                }
+            },
+        )
+        Timer(1, os.kill, [cloud.server_pid, signal.SIGKILL]).start()
+        with pytest.raises(CloudUnavailable, match="SIGKILL"):
+            cloud.deploy(tmp_path)
+
+
+def test_fails_when_it_cannot_write_its_state(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CloudUnavailable, match=r"must be able to write.*name another state_dir"):
+        LocalCloud(state_dir=tmp_path / "file" / "state").start()
 
 
 def test_fails_with_the_last_log_lines_when_it_does_not_start(
