@@ -1,4 +1,4 @@
-"""The command: `batch-transform local up`, `status` and `lookup`."""
+"""The command: `batch-transform local up`, `status`, `lookup` and `logs`."""
 
 import dataclasses
 import json
@@ -86,6 +86,23 @@ def lookup(
         return
     value = found.prediction
     print(value if isinstance(value, str) else json.dumps(value))
+
+
+@commands.command()
+def logs(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, from `status`.")],
+    pipeline: Pipeline = None,
+    endpoint: Endpoint = None,
+    newest: Annotated[int, typer.Option(min=1, help="How many lines to show.")] = 50,
+) -> None:
+    """Print what the model server and the agent said in a run's transform jobs."""
+    lines = PipelineClient.find(Cloud(endpoint), pipeline).log_lines(run_id, newest=newest)
+    if not lines:
+        raise CommandError(
+            f"the run must have a transform job that logged something, got none for {run_id!r}; "
+            "see `batch-transform status` for the runs"
+        )
+    print("\n".join(lines))
 
 
 @local.command()

@@ -27,9 +27,11 @@ PARAMETERS = "/batch-transform/"
 OPEN_DROPS = ("waiting", "claimed")
 OPEN_RUNS = ("claiming", "claimed", "running", "settled")
 
+_JOB_LOGS = "/aws/sagemaker/TransformJobs"
 _LOCAL_ACCOUNT = "000000000000"
 _LOCAL_REGION = "us-east-1"
 _LOOKUP_LIMIT_S = 15
+_NO_ROUTE = '"Not Found"'  # the gateway's own 404; that of the lookup function names the id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,6 +206,21 @@ class PipelineClient:
         )
         return sum(page["KeyCount"] for page in pages)
 
+    def log_lines(self, run_id: str, *, newest: int) -> list[str]:
+        """Return the newest lines that the model servers and the agents of a run's jobs logged."""
+        logs = self._cloud.client("logs")
+        events = []
+        try:
+            pages = logs.get_paginator("filter_log_events").paginate(
+                logGroupName=_JOB_LOGS, logStreamNamePrefix=run_id
+            )
+            for page in pages:
+                events += page["events"]
+        except logs.exceptions.ResourceNotFoundException:
+            pass  # SageMaker makes the group when the first job has something to say.
+        events.sort(key=lambda event: event["timestamp"])
+        return [event["message"] for event in events[-newest:]]
+
     def lookup(self, record_id: str) -> Prediction | None:
         """Ask the HTTP API for the newest prediction of an id; None if it has none.
 
@@ -216,7 +233,7 @@ class PipelineClient:
             )
         url = f"{self._api_url()}/predictions/{quote(record_id, safe='')}"
         status, body = _get(url, self._signed(url))
-        if status == 404:
+        if status == 404 and _NO_ROUTE not in body:
             return None
         if status != 200:
             raise CommandError(f"the lookup must answer 200, got {status}: {body.strip()[:300]}")

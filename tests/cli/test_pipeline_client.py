@@ -78,6 +78,8 @@ class Api(http.server.BaseHTTPRequestHandler):
             )
         elif self.path.endswith("/broken"):
             status = 500
+        elif self.path.endswith("/elsewhere"):
+            body = {"message": "Not Found"}
         text = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
@@ -122,6 +124,8 @@ def test_an_id_without_a_prediction_is_none_and_a_broken_api_is_an_error(
     assert api.lookup("nobody") is None
     with pytest.raises(CommandError, match="must answer 200, got 500"):
         api.lookup("broken")
+    with pytest.raises(CommandError, match="must answer 200, got 404"):
+        api.lookup("elsewhere")
 
 
 def test_fails_when_a_pipeline_without_index_is_asked_for_an_id(client: PipelineClient) -> None:

@@ -1,0 +1,209 @@
+"""One local cloud for all journeys, with the real app and a pipeline whose server is at fault."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_transform_cli.pipeline_client import Cloud, Drop, PipelineClient, Status
+from batch_transform_cli.synthesis import synthesize
+from local_cloud import LocalCloud
+
+PROJECT = Path(__file__).parents[2]
+EXAMPLE = PROJECT / "examples" / "breast_cancer"
+LIMIT_S = 90.0
+
+_SERVE_SILENT = """#!/usr/bin/env python3
+import time
+print("loading a model that never ends to load", flush=True)
+time.sleep(600)
+"""
+_PIPELINES = """
+pipelines:
+  NeverReady:
+    model: {{artifact: {build}/model, image: never-ready}}
+    instance_type: ml.m5.large
+    settings: {{csv: {{}}}}
+    batch: {{max_wait_s: 0}}
+    max_attempts: 1
+"""
+_APP = """
+from pathlib import Path
+from aws_cdk import App
+from batch_transform.pipelines_file import define_pipelines
+
+app = App()
+define_pipelines(app, Path("pipelines.yaml").resolve())
+app.synth()
+"""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A deployed pipeline, as its users hold it."""
+
+    client: PipelineClient
+    s3: Any
+
+    def drop(self, name: str, body: bytes) -> str:
+        """Upload a file, and return its key."""
+        key = f"{self.client.input_prefix}{name}"
+        self.s3.put_object(Bucket=self.client.input_bucket, Key=key, Body=body)
+        return key
+
+    def versions(self, key: str) -> list[Drop]:
+        """Return the drops of one key, the oldest first."""
+        drops = [drop for drop in self.client.status().drops if drop.key == key]
+        return sorted(drops, key=lambda drop: drop.order)
+
+    def wait(self, *keys: str, versions: int = 1) -> list[Drop]:
+        """Return the drops of these keys, when all have ended and their runs are closed."""
+
+        def has_ended(status: Status) -> bool:
+            drops = [drop for drop in status.drops if drop.key in keys]
+            runs = {drop.run_id for drop in drops}
+            return (
+                len(drops) >= versions * len(keys)
+                and not any(drop.is_open for drop in drops)
+                and not any(run.is_open for run in status.runs if run.run_id in runs)
+            )
+
+        status = eventually(self.client.status, has_ended)
+        return [drop for drop in status.drops if drop.key in keys]
+
+    def output(self, key: str) -> bytes:
+        """Return the predictions of a drop."""
+        found = self.s3.get_object(Bucket=self.client.output_bucket, Key=f"predictions/{key}.out")
+        body: bytes = found["Body"].read()
+        return body
+
+
+def eventually(look: Callable[[], Any], until: Callable[[Any], bool]) -> Any:
+    """Look until it is as wanted, and return what was seen."""
+    deadline = time.monotonic() + LIMIT_S
+    while not until(seen := look()):
+        assert time.monotonic() < deadline, f"not so within {LIMIT_S:g} s: {seen}"
+        time.sleep(0.1)
+    return seen
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Marks a program and all that it starts, so that what it leaves behind can be found."""
+
+    mark: str
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the environment to start the program with."""
+        own = Path(sys.executable).parent
+        path = os.pathsep.join([str(own), os.environ["PATH"], f"/{self.mark}"])
+        return {**os.environ, "PATH": path, "CDK_VALIDATION": "false", **more}
+
+    def processes(self) -> list[str]:
+        """Return the command lines of the marked processes that still run."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdecimal() and self.mark.encode() in _read(folder / "environ"):
+                    command = _read(folder / "cmdline").replace(b"\0", b" ").decode()
+                    if command:  # one that ended and waits to be collected has none
+                        found.append(f"{folder.name}: {command}")
+            except OSError:
+                continue  # It ended while we looked.
+        return found
+
+    def nothing_is_left(self) -> bool:
+        """Whether all of them end within a moment."""
+        deadline = time.monotonic() + 10
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return not self.processes()
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+@pytest.fixture
+def trace() -> Trace:
+    return Trace(f"journey-{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="session")
+def build() -> Path:
+    """Train the example's model where app.py looks for it."""
+    subprocess.run([sys.executable, EXAMPLE / "train.py"], check=True, stdout=subprocess.DEVNULL)
+    return EXAMPLE / "build"
+
+
+@pytest.fixture(scope="session")
+def rows(build: Path) -> dict[str, list[str]]:
+    """Return rows that the model can score, by id."""
+    with (build / "drops" / "patients-01.csv").open() as lines:
+        return {row[0]: row[1:] for row in csv.reader(lines)}
+
+
+@pytest.fixture(scope="session")
+def assembly(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthesize the real app."""
+    folder = tmp_path_factory.mktemp("assembly")
+    synthesize(PROJECT, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def faulty_assembly(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthesize pipelines whose model server is at fault."""
+    project = tmp_path_factory.mktemp("faulty")
+    image = project / "never-ready"
+    image.mkdir()
+    (image / "Dockerfile").write_text("FROM scratch\n")
+    (image / "serve").write_text(_SERVE_SILENT)
+    (image / "serve").chmod(0o755)
+    (project / "pipelines.yaml").write_text(_PIPELINES.format(build=build))
+    (project / "app.py").write_text(_APP)
+    (project / "cdk.json").write_text('{"app": "python3 app.py"}')
+    synthesize(project, project / "cdk.out")
+    return project / "cdk.out"
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[LocalCloud]:
+    with LocalCloud(ping_timeout_s=15) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def pipeline(cloud: LocalCloud, assembly: Path) -> Pipeline:
+    """Return the example's pipeline."""
+    return deployed(cloud, cloud.deploy(assembly)["BreastCancer"])
+
+
+@pytest.fixture(scope="session")
+def never_ready(cloud: LocalCloud, faulty_assembly: Path) -> Pipeline:
+    """Return a pipeline whose model server never answers /ping."""
+    return deployed(cloud, cloud.deploy(faulty_assembly)["NeverReady"])
+
+
+def deployed(cloud: LocalCloud, outputs: Mapping[str, str]) -> Pipeline:
+    """Return the pipeline of a stack, found by what the stack says of itself."""
+    for parameter in _parameters(cloud):
+        if parameter["Value"] == outputs["InputBucket"]:
+            pipeline_id = parameter["Name"].split("/")[2]
+            client = PipelineClient.find(Cloud(cloud.endpoint), pipeline_id)
+            return Pipeline(client, cloud.client("s3"))
+    raise AssertionError(f"no parameters for {outputs}")
+
+
+def _parameters(cloud: LocalCloud) -> Iterator[dict[str, str]]:
+    pages = cloud.client("ssm").get_paginator("get_parameters_by_path")
+    for page in pages.paginate(Path="/batch-transform/", Recursive=True):
+        yield from page["Parameters"]

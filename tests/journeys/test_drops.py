@@ -1,0 +1,140 @@
+"""From a file in S3 to its predictions, and back by id: on the local cloud, nothing faked."""
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Pipeline
+
+Rows = dict[str, list[str]]
+
+
+@pytest.fixture(scope="session")
+def score(build: Path) -> Callable[[list[str]], float]:
+    """Return what the trained model says of a row, without any server."""
+    model = json.loads((build / "model" / "model.json").read_text())
+
+    def scored(row: list[str]) -> float:
+        columns = (map(float, row), model["mean"], model["scale"], model["coefficients"])
+        weighed = sum((x - m) / s * c for x, m, s, c in zip(*columns, strict=True))
+        return 1 / (1 + math.exp(-model["intercept"] - weighed))
+
+    return scored
+
+
+def table_of(output: bytes) -> dict[str, float]:
+    return {
+        record_id: float(score) for record_id, score in csv.reader(output.decode().splitlines())
+    }
+
+
+def test_files_dropped_together_are_one_run_and_the_malformed_one_fails_alone(
+    pipeline: Pipeline, build: Path, score: Callable[[list[str]], float]
+) -> None:
+    files = {
+        pipeline.drop(f"together/{path.name}", path.read_bytes()): path
+        for path in sorted((build / "drops").iterdir())
+    }
+
+    drops = {drop.key: drop for drop in pipeline.wait(*files)}
+
+    assert len({drop.run_id for drop in drops.values()}) == 1
+    bad = "input/together/patients-05.csv"
+    assert {key for key, drop in drops.items() if drop.status != "done"} == {bad}
+    assert drops[bad].status == "failed"
+    assert drops[bad].reason.startswith(f"{bad}: ClientError: 400")
+    assert "row 7, column 'mean area' must be a number, got 'n/a'" in drops[bad].reason
+
+    for key, path in files.items():
+        if key != bad:
+            with path.open() as lines:
+                expected = {row[0]: score(row[1:]) for row in csv.reader(lines)}
+            assert table_of(pipeline.output(key)) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(pipeline.s3.exceptions.NoSuchKey):
+        pipeline.output(bad)
+
+    (run,) = [run for run in pipeline.client.status().runs if run.run_id == drops[bad].run_id]
+    assert (run.outcome, run.done, run.failed, run.waiting) == ("PartiallyCompleted", 7, 1, 0)
+    report = pipeline.s3.get_object(
+        Bucket=pipeline.client.output_bucket, Key=f"reports/{run.run_id}.json"
+    )
+    assert list(json.load(report["Body"])["without_output"]) == [bad]
+
+
+def test_a_prediction_is_found_by_id_and_an_unknown_id_is_not(
+    pipeline: Pipeline, rows: Rows, score: Callable[[list[str]], float]
+) -> None:
+    key = pipeline.drop("one.csv", csv_of({"1+1 = ä?": rows["P0001"]}))
+    pipeline.wait(key)
+
+    found = pipeline.client.lookup("1+1 = ä?")
+
+    assert found is not None
+    assert (found.record_id, found.source_key) == ("1+1 = ä?", key)
+    assert predicted(pipeline, "1+1 = ä?") == pytest.approx(score(rows["P0001"]), abs=1e-6)
+    assert pipeline.client.lookup("nobody") is None
+
+
+def test_a_newer_version_of_a_key_replaces_output_and_prediction(
+    pipeline: Pipeline, rows: Rows, score: Callable[[list[str]], float]
+) -> None:
+    for version, row in enumerate((rows["P0001"], rows["P0002"]), start=1):
+        key = pipeline.drop("again.csv", csv_of({"again": row}))
+        drops = pipeline.wait(key, versions=version)
+
+        assert [drop.status for drop in drops] == ["done"] * version
+        assert table_of(pipeline.output(key)) == {"again": pytest.approx(score(row), abs=1e-6)}
+        assert predicted(pipeline, "again") == pytest.approx(score(row), abs=1e-6)
+
+
+def test_of_two_versions_dropped_at_once_the_newer_one_wins(
+    pipeline: Pipeline, rows: Rows, score: Callable[[list[str]], float]
+) -> None:
+    older, newer = rows["P0001"], rows["P0002"]
+    key = pipeline.drop("race.csv", csv_of({"race": older}))
+    pipeline.drop("race.csv", csv_of({"race": newer}))
+
+    pipeline.wait(key, versions=2)
+
+    first, last = pipeline.versions(key)
+    assert first.status in ("superseded", "done")
+    assert last.status == "done"
+    assert table_of(pipeline.output(key)) == {"race": pytest.approx(score(newer), abs=1e-6)}
+    assert predicted(pipeline, "race") == pytest.approx(score(newer), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("größe 1+1 = 100%.csv", id="space, plus, percent, umlaut"),
+        pytest.param("a%2Bb%20c+%E4.csv", id="what looks encoded is not"),
+        pytest.param("日本 /🙂&=?#'.csv", id="other scripts, and a folder that ends with a space"),
+    ],
+)
+def test_a_key_of_any_characters_comes_through_as_it_is(
+    pipeline: Pipeline, rows: Rows, name: str
+) -> None:
+    key = pipeline.drop(name, csv_of({"any": rows["P0001"]}))
+
+    (drop,) = pipeline.wait(key)
+
+    assert (drop.status, drop.reason) == ("done", "")
+    assert list(table_of(pipeline.output(key))) == ["any"]
+    found = pipeline.client.lookup("any")
+    assert found is not None
+    assert found.source_key == key
+
+
+def csv_of(rows: Rows) -> bytes:
+    return "".join(",".join([record_id, *row]) + "\n" for record_id, row in rows.items()).encode()
+
+
+def predicted(pipeline: Pipeline, record_id: str) -> float:
+    found = pipeline.client.lookup(record_id)
+    assert found is not None
+    value = found.prediction
+    return float((value.split(",") if isinstance(value, str) else value)[-1])
