@@ -250,11 +250,6 @@ class _Transform:
             output.write(self._recipe.output(payload, reply))
 
         failed = asyncio.Event()
-
-        def note(invocation: asyncio.Task[Reply]) -> None:
-            if not invocation.cancelled() and invocation.exception() is not None:
-                failed.set()
-
         try:
             async for payload in self._payloads(task):
                 # Once a later payload has failed there is no output, so nothing more is sent.
@@ -263,8 +258,7 @@ class _Transform:
                 ):
                     await deliver()
                 await self._window.acquire()
-                invocation = asyncio.create_task(self._invoke(payload.body))
-                invocation.add_done_callback(note)
+                invocation = asyncio.create_task(self._invoke(payload.body, failed))
                 in_flight.append((payload, invocation))
             while in_flight:
                 await deliver()
@@ -277,7 +271,7 @@ class _Transform:
     async def _stream(self, task: Task, output: Spool) -> None:
         if not await self._has_bytes(task):
             return
-        reply = await self._invoke(lambda: self._pieces(task))
+        reply = await self._invoke(lambda: self._pieces(task), asyncio.Event())
         output.write(self._recipe.output(Payload(b""), reply))
 
     async def _has_bytes(self, task: Task) -> bool:
@@ -307,27 +301,36 @@ class _Transform:
         for payload in packer.end():
             yield payload
 
-    async def _invoke(self, body: Body) -> Reply:
-        """Send a payload through all containers, again if it may be, and return the last reply."""
+    async def _invoke(self, body: Body, failed: asyncio.Event) -> Reply:
+        """Take a turn and send a payload, unless another of its object has `failed` meanwhile."""
         async with self._requests:
-            for attempts_left in range(self._settings.max_retries, -1, -1):
-                try:
-                    async with asyncio.timeout(self._settings.timeout_s):
-                        reply = await self._chain(body)
-                except (NoReply, TimedOut, TimeoutError):
-                    if not attempts_left:
-                        raise NoAnswer from None
-                    # A refused connection answers at once; a server that restarts needs a moment.
-                    await asyncio.sleep(0)
-                    continue
-                if 200 <= reply.status < 300:
-                    return reply
-                if 400 <= reply.status < 500:
-                    raise ModelRefused(reply.status, reply.body)
-                retried = reply.status >= 500 and self._settings.readings.retry_5xx
-                if not (retried and attempts_left):
-                    break
-            raise ModelFailed(reply.status, reply.body)
+            # Turns are taken in order, so the failure is of an earlier payload and told by it.
+            if failed.is_set():
+                raise NoAnswer
+            try:
+                return await self._attempts(body)
+            except ObjectFailed:
+                failed.set()
+                raise
+
+    async def _attempts(self, body: Body) -> Reply:
+        """Send a payload through all containers, again if it may be, and return the last reply."""
+        for attempts_left in range(self._settings.max_retries, -1, -1):
+            try:
+                async with asyncio.timeout(self._settings.timeout_s):
+                    reply = await self._chain(body)
+            except (NoReply, TimedOut, TimeoutError):
+                if not attempts_left:
+                    raise NoAnswer from None
+                continue
+            if 200 <= reply.status < 300:
+                return reply
+            if 400 <= reply.status < 500:
+                raise ModelRefused(reply.status, reply.body)
+            retried = reply.status >= 500 and self._settings.readings.retry_5xx
+            if not (retried and attempts_left):
+                break
+        raise ModelFailed(reply.status, reply.body)
 
     async def _chain(self, body: Body) -> Reply:
         settings = self._settings

@@ -72,7 +72,7 @@ class Model:
         self._parameters = config.get("execution_parameters") or {"status": 404}
         self._ping = config.get("ping") or []
         self._hold_s = config.get("hold_s", 0)
-        self._script = [
+        self._script: list[dict[str, Any]] = [
             rule for rule in config["script"] if rule.get("container", 1) == self._container
         ]
         self._uses = [0] * len(self._script)

@@ -51,11 +51,13 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
         chunked: bool = False,
+        keep: bool = True,
     ) -> Reply:
         """Send a request and return its reply, whatever the status.
 
         :param body: bytes, or a function that opens the body anew for each sending.
         :param chunked: send bytes with chunked transfer encoding too.
+        :param keep: let later calls use the connection.
         :raises NoReply: no connection, or it was lost.
         :raises TimedOut: nothing whole within `timeout_s`.
         """
@@ -66,12 +68,12 @@ class HttpClient:
                 while self._idle:
                     connection = self._idle.pop()
                     try:
-                        return await self._send(connection, head, body, chunked)
+                        return await self._send(connection, head, body, chunked, keep)
                     except NoReply:
                         # The server had closed it while it was idle, unless a reply had begun.
                         if connection.answered:
                             raise
-                return await self._send(await self._connect(), head, body, chunked)
+                return await self._send(await self._connect(), head, body, chunked, keep)
         except TimeoutError as error:
             raise TimedOut(f"no reply within {timeout_s} s") from error
 
@@ -108,14 +110,14 @@ class HttpClient:
         return connection
 
     async def _send(
-        self, connection: "_Connection", head: bytes, body: Body, chunked: bool
+        self, connection: "_Connection", head: bytes, body: Body, chunked: bool, keep: bool
     ) -> Reply:
         try:
             reply = await connection.exchange(head, body, chunked)
         except BaseException:
             connection.close()  # Also when the caller gives up: the reply would meet another call.
             raise
-        if connection.reusable:
+        if keep and connection.reusable:
             self._idle.append(connection)
         else:
             connection.close()

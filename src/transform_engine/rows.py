@@ -79,7 +79,7 @@ def _quoted_column(row: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _near(row: bytes, at: int) -> str:
-    return row[max(0, at - 20) : at + 80].decode(errors="replace")
+    return row[at : at + 80].decode(errors="replace")
 
 
 def write_csv(columns: list[bytes]) -> bytes:

@@ -151,7 +151,9 @@ class ModelServer:
                 raise self._not_ready(self._ended())
             try:
                 timeout_s = max(0.05, min(_PING_TIMEOUT_S, deadline - time.monotonic()))
-                reply = await self.http.call("GET", "/ping", timeout_s=timeout_s)
+                # Not kept: a first invocation that is lost must count as an attempt, and on a
+                # used connection it would look like a stale one.
+                reply = await self.http.call("GET", "/ping", timeout_s=timeout_s, keep=False)
                 if reply.status == 200:
                     return
                 last = f"status {reply.status}"
@@ -184,7 +186,7 @@ class ModelServer:
         """Return what `/execution-parameters` offers; nothing when it offers nothing usable."""
         try:
             reply = await self.http.call(
-                "GET", "/execution-parameters", timeout_s=_PARAMETERS_TIMEOUT_S
+                "GET", "/execution-parameters", timeout_s=_PARAMETERS_TIMEOUT_S, keep=False
             )
             offered = json.loads(reply.body) if reply.status == 200 else {}
         except (NoReply, TimedOut, ValueError):

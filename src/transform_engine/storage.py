@@ -269,10 +269,10 @@ class S3Storage:
 
             await obstore.put_async(self._store(bucket), key, body.file)
         else:
-            # boto3 closes the file that it uploads, so it gets a handle of its own.
-            copy = os.fdopen(os.dup(body.fileno()), "rb")
-            copy.seek(0)
-            await asyncio.to_thread(self._boto.upload_fileobj, copy, bucket, key)
+            # boto3 may close the file that it uploads, so it gets a handle of its own.
+            with os.fdopen(os.dup(body.fileno()), "rb") as copy:
+                copy.seek(0)
+                await asyncio.to_thread(self._boto.upload_fileobj, copy, bucket, key)
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object; a missing one is no error."""

@@ -1,0 +1,221 @@
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import transform_engine
+from transform_engine.conformance import check_all
+
+_VECTORS = Path(__file__).resolve().parents[3] / "shared" / "conformance" / "vectors.json"
+_CSV = {"ContentType": "text/csv", "Accept": "text/csv", "SplitType": "Line"}
+
+#: A vector by the letter: its texts have their final line ends.
+_VECTOR: dict[str, Any] = {
+    "id": "own-1",
+    "config": {**_CSV, "AssembleWith": "Line", "BatchStrategy": "SingleRecord"},
+    "input": [{"key": "in/a.csv", "utf8": "1,2\n3,x\n"}],
+    "model": {
+        "behaviour": "scripted",
+        "script": [
+            {"match_body": "1,2", "times": 1, "status": 500},
+            {"match_body": "1,2", "status": 200, "body": "3"},
+            {"status": 200, "body": "ERROR"},
+        ],
+    },
+    "expected_requests": [
+        {"object": "in/a.csv", "utf8": "1,2"},
+        {"object": "in/a.csv", "utf8": "1,2"},
+        {"object": "in/a.csv", "utf8": "3,x"},
+    ],
+    "request_match": "exact",
+    "expected_output": [{"key": "out/a.csv.out", "utf8": "3\nERROR\n"}],
+    "output_match": "bytes",
+    "expected_job": {"status": "Completed", "data_log_contains": ["MaxPayloadInMB=6"]},
+    "expected_other": {
+        "model_environment": {"B": "model"},
+        "env": {"B": "model", "SAGEMAKER_BATCH_STRATEGY": "SINGLE_RECORD"},
+        "effective": {"MaxConcurrentTransforms": 1},
+        "call_order": ["GET /ping", "GET /execution-parameters", "POST /invocations"],
+        "objects_per_instance": [1],
+        "max_open_requests_per_instance": 1,
+        "output_object_count": 1,
+        "absent_output": ["out/b.csv.out"],
+        "data_log_regex": "BatchStrategy=SINGLE_RECORD$",
+    },
+}
+
+
+async def _check(vectors: list[dict[str, Any]]) -> list[tuple[bool, str]]:
+    verdicts = await check_all({"models": {}, "vectors": vectors})
+    return [(verdict.ok, verdict.why) for verdict in verdicts]
+
+
+def _check_now(*vectors: dict[str, Any]) -> list[tuple[bool, str]]:
+    import asyncio
+
+    return asyncio.run(_check([*vectors]))
+
+
+def _changed(changes: dict[str, Any]) -> dict[str, Any]:
+    vector = copy.deepcopy(_VECTOR)
+    for dotted, value in changes.items():
+        *path, last = dotted.split(".")
+        at = vector
+        for name in path:
+            at = at[int(name)] if isinstance(at, list) else at[name]
+        at[last] = value
+    return vector
+
+
+def test_a_vector_passes_when_all_that_it_expects_holds() -> None:
+    assert _check_now(_VECTOR) == [(True, "")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expected_requests": [{"utf8": "1,2"}, {"utf8": "3,x"}]},
+        {"expected_requests": [{"utf8": "1,2"}, {"utf8": "1,2"}, {"utf8": "3,x\n"}]},
+        {"expected_output": [{"key": "out/a.csv.out", "utf8": "3\nERROR"}]},
+        {"expected_output": [{"key": "out/b.csv.out", "utf8": "3\nERROR\n"}]},
+        {"expected_output": []},
+        {"expected_job": {"status": "Failed"}},
+        {"expected_job": {"status": None, "rejected": True, "when": "CreateTransformJob"}},
+        {"expected_job": {"status": "Completed", "data_log_contains": ["MaxPayloadInMB=7"]}},
+        {"expected_other": {"env": {"B": "job"}}},
+        {"expected_other": {"env_absent": ["SAGEMAKER_BATCH"]}},
+        {"expected_other": {"effective": {"MaxConcurrentTransforms": 2}}},
+        {"expected_other": {"call_order": ["GET /execution-parameters", "GET /ping"]}},
+        {"expected_other": {"objects_per_instance": [1, 0]}},
+        {"expected_other": {"max_open_requests_per_instance": 0}},
+        {"expected_other": {"output_object_count": 2}},
+        {"expected_other": {"absent_output": ["out/a.csv.out"]}},
+        {"expected_other": {"attempts": 2}},
+        {"expected_other": {"data_log_regex": "^nothing"}},
+        {"expected_other": {"data_log_contains": ["nothing"]}},
+        {"expected_other": {"capture_prefixes": ["cap/input/yyyy/"]}},
+        {"expected_other": {"capture_manifest_lines": {"input": ["a.csv"]}}},
+    ],
+    ids=str,
+)
+def test_a_vector_fails_when_one_expectation_does_not_hold(changes: dict[str, Any]) -> None:
+    ((ok, why),) = _check_now(_changed(changes))
+    assert not ok
+    assert "must" in why
+
+
+def test_expectations_of_failures_and_refusals_are_checked() -> None:
+    failing = _changed(
+        {
+            "model": {"behaviour": "scripted", "script": [{"status": 400, "body": "no"}]},
+            "expected_requests": [{"utf8": "1,2"}],
+            "expected_output": [],
+            "expected_other": {},
+            "expected_job": {
+                "status": "Failed",
+                "failure_reason": "ClientError: See job logs for more information",
+                "data_log_contains": ["bkt/in/a.csv: ClientError: 400"],
+            },
+        }
+    )
+    refused: dict[str, Any] = {
+        "id": "own-2",
+        "config": {**_CSV, "MaxPayloadInMB": 101},
+        "input": [],
+        "model": None,
+        "expected_job": {
+            "status": None,
+            "code": "ValidationException",
+            "message_contains": ["101"],
+        },
+    }
+    good = _check_now(failing, refused)
+    assert good == [(True, ""), (True, "")]
+    failing["expected_job"]["failure_reason"] = "AlgorithmError"
+    refused["expected_job"]["message_contains"] = ["102"]
+    assert [ok for ok, _ in _check_now(failing, refused)] == [False, False]
+
+
+def test_an_alternative_is_enough_and_is_told() -> None:
+    output = [{"key": "out/a.csv.out", "utf8": "3\nERROR\n"}]
+    changes = {"expected_output": [], "alternatives": [{"reading": "r", "expected_output": output}]}
+    assert _check_now(_changed(changes)) == [(True, "as the alternative: r")]
+
+
+def test_what_the_runner_does_not_know_is_told() -> None:
+    vector = _changed({"expected_other": {"colour": "blue"}})
+    assert _check_now(vector) == [(True, "not checked: expected_other.colour")]
+
+
+def test_final_line_ends_that_were_lost_from_a_vector_are_put_back_where_needed() -> None:
+    def vector(length: str) -> dict[str, Any]:
+        return {
+            "id": "own-3",
+            "config": {"ContentType": "text/csv"},
+            "input": [{"key": "in/a", "utf8": "1,2\n3,4"}],
+            "model": {"behaviour": "byte_len"},
+            "expected_requests": [{"utf8": "1,2\n3,4"}],
+            "request_match": "exact",
+            "expected_output": [{"key": "out/a.out", "utf8": length}],
+            "expected_job": {"status": "Completed"},
+        }
+
+    assert [ok for ok, _ in _check_now(*map(vector, "678"))] == [False, True, True]
+
+
+def test_templates_tell_the_values_apart() -> None:
+    def vector(utf8: str, *, ids: str) -> dict[str, Any]:
+        return {
+            "id": "own-4",
+            "config": {
+                **_CSV,
+                "AssembleWith": "Line",
+                "DataCaptureConfig": {
+                    "DestinationS3Uri": "s3://bkt/cap",
+                    "GenerateInferenceId": True,
+                },
+            },
+            "input": [{"key": "in/a", "utf8": "a\nb\n"}],
+            "model": {"behaviour": "const_1"},
+            "expected_output": [{"key": "out/a.out", "utf8": utf8}],
+            "output_match": "template",
+            "expected_job": {"status": "Completed"},
+            "expected_other": {
+                "templates": {"<uuid>": ids},
+                "capture_prefixes": ["cap/input/yyyy/mm/dd/hh/"],
+                "capture_manifest_lines": {"input": ['{"prefix":"s3://bkt/in/"}', "a"]},
+            },
+        }
+
+    right = "1,<uuid>,<utc>\n1,<uuid>,<utc>\n"
+    verdicts = _check_now(
+        vector(right, ids="another for every record"),
+        vector(right, ids="the same for every record"),
+        vector("1,<utc>,<uuid>\n1,<uuid>,<utc>\n", ids=""),
+        vector("1,<uuid>,<utc>\n", ids=""),
+    )
+    assert [ok for ok, _ in verdicts] == [True, False, False, False]
+
+
+@pytest.mark.skipif(not _VECTORS.exists(), reason=f"the vectors are not at {_VECTORS}")
+def test_the_vectors_at_hand_hold() -> None:
+    source = str(Path(transform_engine.__file__).parents[1])
+    run = subprocess.run(
+        [sys.executable, "-m", "transform_engine.conformance", str(_VECTORS)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=source,
+        check=False,
+    )
+    *lines, last = run.stdout.splitlines()
+    verdicts = [json.loads(line) for line in lines]
+    failed = {verdict["id"] for verdict in verdicts if not verdict["ok"]}
+    # dp-021 expects `"low"` of a reply that its file's legend spells `"<=50K"`.
+    assert failed <= {"dp-021"}, run.stdout
+    assert last == f"{len(verdicts) - len(failed)} passed, {len(failed)} failed"
+    assert run.returncode == bool(failed)

@@ -1,0 +1,200 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from transform_engine.http_client import HttpClient, NoReply, Reply, TimedOut
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def _with_server(talk: Talk, use: Callable[[HttpClient], Awaitable[None]]) -> int:
+    """Serve connections with `talk`, run `use`, return how many connections there were."""
+    connections = 0
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        try:
+            await talk(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server:
+        client = HttpClient(server.sockets[0].getsockname()[1])
+        await asyncio.wait_for(use(client), 10)
+        client.close()
+    return connections
+
+
+async def _request(reader: asyncio.StreamReader) -> tuple[str, bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    if "Transfer-Encoding: chunked" in head:
+        body = b""
+        while size := int(await reader.readline(), 16):
+            body += await reader.readexactly(size)
+            await reader.readline()
+        await reader.readline()
+        return head, body
+    length = [line for line in head.split("\r\n") if line.startswith("Content-Length:")]
+    return head, await reader.readexactly(int(length[0].split()[1]) if length else 0)
+
+
+def _answering(answer: bytes, *, times: int = 100) -> Talk:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(times):
+            try:
+                await _request(reader)
+            except asyncio.IncompleteReadError:
+                return
+            writer.write(answer)
+            await writer.drain()
+
+    return talk
+
+
+async def _post(client: HttpClient, body: bytes = b"x", timeout_s: float = 5) -> Reply:
+    return await client.call("POST", "/invocations", timeout_s=timeout_s, body=body)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [
+        pytest.param(b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok", 200, b"ok", id="no reason"),
+        pytest.param(
+            b"HTTP/1.1 500 " + b"trace " * 200 + b"\r\nContent-Length: 0\r\n\r\n",
+            500,
+            b"",
+            id="an exception for a reason",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1\r\n!\r\n0\r\n\r\n",
+            200,
+            b"ok!",
+            id="chunked",
+        ),
+        pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", id="no content"),
+        pytest.param(
+            b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", 302, b"", id="302"
+        ),
+        pytest.param(
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            200,
+            b"ok",
+            id="continue first",
+        ),
+    ],
+)
+def test_what_servers_answer_is_read(answer: bytes, status: int, body: bytes) -> None:
+    async def use(client: HttpClient) -> None:
+        for _ in range(2):
+            reply = await _post(client)
+            assert (reply.status, reply.body) == (status, body)
+
+    assert asyncio.run(_with_server(_answering(answer), use)) == 1, "one kept-alive connection"
+
+
+def test_a_body_without_a_length_ends_with_its_connection() -> None:
+    async def use(client: HttpClient) -> None:
+        assert (await _post(client)).body == b"until the end"
+
+    asyncio.run(_with_server(_answering(b"HTTP/1.1 200 OK\r\n\r\nuntil the end", times=1), use))
+
+
+def test_a_request_on_a_connection_that_went_stale_is_sent_again_on_a_fresh_one() -> None:
+    async def use(client: HttpClient) -> None:
+        for _ in range(3):
+            assert (await _post(client)).body == b"ok"
+            await asyncio.sleep(0.02)
+
+    once = _answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", times=1)
+    assert asyncio.run(_with_server(once, use)) == 3
+
+
+def test_a_connection_that_the_server_closes_on_a_fresh_request_is_no_reply() -> None:
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _request(reader)
+
+    async def use(client: HttpClient) -> None:
+        with pytest.raises(NoReply):
+            await _post(client)
+
+    assert asyncio.run(_with_server(close, use)) == 1
+
+
+def test_a_reply_cut_off_is_no_reply_and_not_sent_again() -> None:
+    async def use(client: HttpClient) -> None:
+        with pytest.raises(NoReply):
+            await _post(client)
+
+    cut = _answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", times=1)
+    assert asyncio.run(_with_server(cut, use)) == 1
+
+
+def test_a_reply_that_is_late_is_given_up_and_its_connection_with_it() -> None:
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, body = await _request(reader)
+        await asyncio.sleep(0.2 if body == b"slow" else 0)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + body)
+        await writer.drain()
+
+    async def use(client: HttpClient) -> None:
+        with pytest.raises(TimedOut):
+            await _post(client, b"slow", timeout_s=0.05)
+        assert (await _post(client, b"fast")).body == b"fast"
+
+    assert asyncio.run(_with_server(late, use)) == 2
+
+
+def test_a_refusal_before_the_body_is_read_is_a_reply() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 \r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.2)
+
+    async def use(client: HttpClient) -> None:
+        assert (await _post(client, b"x" * 20_000_000)).status == 413
+
+    asyncio.run(_with_server(refuse, use))
+
+
+def test_a_stream_is_sent_in_chunks_with_the_headers_it_was_given() -> None:
+    seen: list[tuple[str, bytes]] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await _request(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"abc" * 1000
+            yield b""
+
+    async def use(client: HttpClient) -> None:
+        headers = {"Content-Type": "text/csv; header=absent"}
+        await client.call("POST", "/invocations", timeout_s=5, headers=headers, body=pieces)
+
+    asyncio.run(_with_server(talk, use))
+    head, body = seen[0]
+    assert body == b"abc" * 3000
+    assert "Content-Type: text/csv; header=absent\r\n" in head
+    assert "Content-Length" not in head
+
+
+def test_a_refused_connection_is_no_reply() -> None:
+    async def use() -> None:
+        with pytest.raises(NoReply):
+            await HttpClient(1).call("GET", "/ping", timeout_s=2)
+
+    asyncio.run(use())
+
+
+def test_bytes_that_are_no_http_are_no_reply() -> None:
+    async def use(client: HttpClient) -> None:
+        with pytest.raises(NoReply, match="no HTTP"):
+            await _post(client)
+
+    asyncio.run(_with_server(_answering(b"SSH-2.0-OpenSSH\r\n"), use))

@@ -1,0 +1,165 @@
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from transform_engine.job import JobResult, TransformJob
+from transform_engine.spec import Container, JobSpec
+from transform_engine.storage import FolderStorage, Spool
+
+_Request = Callable[..., dict[str, Any]]
+_Containers = Callable[..., Container]
+_Job = Callable[..., JobSpec]
+
+
+def _write(bucket: FolderStorage, key: str, content: bytes) -> None:
+    with Spool() as body:
+        body.write(content)
+        asyncio.run(bucket.put("bkt", key, body))
+
+
+def _processes_below(folder: str) -> list[int]:
+    """Processes whose command line names something of a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue  # It has just ended.
+            if folder in command:
+                found.append(int(entry.name))
+    return found
+
+
+def _wait_for(events: list[Mapping[str, Any]], name: str) -> None:
+    deadline = time.monotonic() + 20
+    while not any(event["event"] == name for event in events):
+        assert time.monotonic() < deadline, f"event {name} must come"
+        time.sleep(0.02)
+
+
+def test_a_job_deals_its_objects_out_and_completes(
+    request_for: _Request,
+    container: _Containers,
+    job_for: _Job,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    for name in range(5):
+        _write(bucket, f"in/{name}", b"1\n")
+    events: list[Mapping[str, Any]] = []
+    request = request_for(TransformResources={"InstanceCount": 9})
+    spec = job_for(request, [container("echo_rstrip")], max_instances=2)
+    job = TransformJob(spec, on_event=events.append)
+    job.start()
+    assert job.wait(30) == JobResult(status="Completed", done=5)
+    assert sorted(e["key"] for e in events if e["event"] == "object") == [
+        f"in/{name}" for name in range(5)
+    ]
+    shares = [
+        sum(e["event"] == "object" and e["instance_id"] == each for e in events)
+        for each in {e["instance_id"] for e in events}
+    ]
+    assert sorted(shares) == [2, 3]
+    assert [each.key for each in bucket.list("bkt", "out/")] == [f"out/{n}.out" for n in range(5)]
+    assert _processes_below(str(tmp_path)) == []
+    assert [*Path(spec.work_dir).iterdir()] == []
+
+
+def test_a_failed_job_says_why_with_the_last_lines_of_the_server(
+    request_for: _Request, job_for: _Job, bucket: FolderStorage, tmp_path: Path
+) -> None:
+    _write(bucket, "in/a", b"1\n")
+    broken = Container(command=("sh", "-c", "echo no model >&2; exit 3"), cwd=str(tmp_path))
+    job = TransformJob(job_for(request_for(), [broken]))
+    job.start()
+    result = job.wait(30)
+    assert result.status == "Failed"
+    assert (result.failure_reason or "").startswith("AlgorithmError: Model container failed to res")
+    assert "got exit code 3; its last log lines:\nno model" in (result.detail or "")
+
+
+def test_a_stopped_job_leaves_no_output_and_no_process(
+    request_for: _Request,
+    container: _Containers,
+    job_for: _Job,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    _write(bucket, "in/a", b"1")
+    _write(bucket, "in/b", b"2")
+    events: list[Mapping[str, Any]] = []
+    model = container(script=[{"match_body": "1", "body": "ok"}, {"hang": True}])
+    job = TransformJob(job_for(request_for(), [model]), on_event=events.append)
+    job.start()
+    _wait_for(events, "object")
+    assert [each.key for each in bucket.list("bkt", "out/")] == ["out/a.out"]
+    with pytest.raises(TimeoutError, match="still runs"):
+        job.wait(0.01)
+    job.stop()
+    assert job.wait(30).status == "Stopped"
+    assert [*bucket.list("bkt", "out/")] == []
+    assert _processes_below(str(tmp_path)) == []
+
+
+def test_an_instance_that_is_lost_fails_the_job_and_takes_its_server_with_it(
+    request_for: _Request,
+    container: _Containers,
+    job_for: _Job,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    _write(bucket, "in/a", b"1")
+    events: list[Mapping[str, Any]] = []
+    model = container(script=[{"hang": True}])
+    job = TransformJob(job_for(request_for(), [model]), on_event=events.append)
+    job.start()
+    _wait_for(events, "started")
+    for pid in _processes_below(str(tmp_path)):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"transform_engine.instance" in command:
+            os.kill(pid, signal.SIGKILL)
+    result = job.wait(30)
+    assert result.status == "Failed"
+    assert (result.failure_reason or "").startswith("InternalServerError")
+    deadline = time.monotonic() + 10
+    while _processes_below(str(tmp_path)):
+        assert time.monotonic() < deadline, "the server must be gone"
+        time.sleep(0.05)
+
+
+def test_a_job_on_s3_logs_to_cloudwatch_as_the_service_does(
+    aws: str, s3: Any, request_for: _Request, container: _Containers, tmp_path: Path
+) -> None:
+    s3.put_object(Bucket="bkt", Key="in//a b+c.csv", Body=b"1,2\n")
+    s3.put_object(Bucket="bkt", Key="in/bad.csv", Body=b"x\n")
+    spec = JobSpec(
+        job_name="logged",
+        request=request_for(),
+        containers=(container("csv_sum"),),
+        work_dir=str(tmp_path),
+        s3_endpoint=aws,
+        log_endpoint=aws,
+        ping_timeout_s=10,
+    )
+    job = TransformJob(spec)
+    job.start()
+    result = job.wait(60)
+    assert (result.status, result.done, result.failed) == ("Failed", 1, 1)
+    assert s3.get_object(Bucket="bkt", Key="out/a b+c.csv.out")["Body"].read() == b"3\n"
+    logs = boto3.client("logs", endpoint_url=aws, region_name="us-east-1")
+    group = "/aws/sagemaker/TransformJobs"
+    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix="logged/")
+    names = [stream["logStreamName"] for stream in streams["logStreams"]]
+    (data_log,) = [name for name in names if name.endswith("/data-log")]
+    events = logs.get_log_events(logGroupName=group, logStreamName=data_log, startFromHead=True)
+    messages = [event["message"] for event in events["events"]]
+    assert "BatchStrategy=MULTI_RECORD" in messages[0]
+    assert messages[1].endswith(": bkt/in/bad.csv: ClientError: 400")

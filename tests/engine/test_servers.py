@@ -1,0 +1,225 @@
+import asyncio
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transform_engine import keeper
+from transform_engine.data_log import MemoryLog
+from transform_engine.errors import NO_PING, InstanceFailed
+from transform_engine.servers import ModelServers, unpack_model
+from transform_engine.spec import Container, JobSpec
+from transform_engine.storage import FolderStorage, Spool
+
+_JobFor = Callable[..., JobSpec]
+
+
+def _python(tmp_path: Path, program: str) -> Container:
+    return Container(command=(sys.executable, "-c", program), cwd=str(tmp_path))
+
+
+def _start(job: JobSpec, bucket: FolderStorage, tmp_path: Path) -> MemoryLog:
+    """Start the servers, wait until they are ready, and end them."""
+    log = MemoryLog()
+
+    async def scenario() -> None:
+        servers = ModelServers(job, log)
+        try:
+            await servers.start(bucket, tmp_path)
+        finally:
+            await servers.stop()
+
+    asyncio.run(scenario())
+    return log
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def _until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "must come true in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("command", "detail"),
+    [
+        pytest.param(
+            ("./serve", "serve"),
+            "must be a program, got exit code 127 from './serve'; its last log lines:\n"
+            "cannot run ./serve: No such file or directory",
+            id="no serve",
+        ),
+        pytest.param(
+            (sys.executable, "-c", "raise SystemExit('no model here')"),
+            "got exit code 1; its last log lines:\nno model here",
+            id="exits at once",
+        ),
+        pytest.param(
+            (sys.executable, "-c", "print('loading', flush=True); import time; time.sleep(60)"),
+            "must answer GET /ping with 200 in time, got",
+            id="never answers",
+        ),
+    ],
+)
+def test_fails_when_a_server_does_not_come_up(
+    command: tuple[str, ...],
+    detail: str,
+    request_for: Callable[..., Any],
+    job_for: _JobFor,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    container = Container(command=command, cwd=str(tmp_path))
+    job = job_for(request_for(), [container], ping_timeout_s=0.8)
+    with pytest.raises(InstanceFailed) as failure:
+        _start(job, bucket, tmp_path)
+    assert failure.value.failure_reason == NO_PING
+    assert detail in failure.value.detail
+
+
+def test_a_server_gets_its_environment_model_and_a_low_port(
+    request_for: Callable[..., Any],
+    container: Callable[..., Container],
+    job_for: _JobFor,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    server = container("echo")
+    _start(job_for(request_for(), [server]), bucket, tmp_path)
+    line = Path(server.cwd, "calls.jsonl").read_text().splitlines()[0]
+    environment = json.loads(line)["env"]
+    assert environment["SAGEMAKER_BATCH"] == "true"
+    assert environment["BIND_HOST"] == "127.0.0.1"
+    assert Path(environment["SM_MODEL_DIR"]).is_dir()
+    assert int(environment["SAGEMAKER_BIND_TO_PORT"]) < 32767
+    assert "AWS_SECRET_ACCESS_KEY" not in environment
+
+
+_STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+deaf = "import signal, time\\nsignal.signal(15, signal.SIG_IGN)\\ntime.sleep(99)"
+worker = subprocess.Popen([sys.executable, "-c", deaf])
+daemon = subprocess.Popen([sys.executable, "-c", deaf], start_new_session=True)
+open(sys.argv[1] + ".tmp", "w").write(f"{os.getpid()} {worker.pid} {daemon.pid}")
+os.rename(sys.argv[1] + ".tmp", sys.argv[1])
+time.sleep(99)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="daemons are adopted on Linux only")
+@pytest.mark.parametrize("how", ["asked", "agent killed", "keeper killed"])
+def test_nothing_of_a_server_is_left_behind(how: str, tmp_path: Path) -> None:
+    said = tmp_path / "pids"
+    # The agent stands between us and the keeper, as in a job.
+    agent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import subprocess, sys\n"
+            "pipe = subprocess.PIPE\n"
+            "keeper = subprocess.Popen(sys.argv[1:], stdin=pipe, start_new_session=True)\n"
+            "print(keeper.pid, flush=True)\n"
+            "sys.stdin.read()\n"
+            "keeper.stdin.close()\n"
+            "keeper.wait()\n",
+            *(sys.executable, "-IS", keeper.__file__, "0.3"),
+            *(sys.executable, "-c", _STUBBORN, str(said)),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert agent.stdin is not None
+    assert agent.stdout is not None
+    with agent.stdin, agent.stdout:
+        keeper_pid = int(agent.stdout.readline())
+        _until(said.exists)
+        server, worker, daemon = (int(pid) for pid in said.read_text().split())
+        if how == "asked":
+            agent.stdin.close()
+        elif how == "agent killed":
+            agent.kill()
+        else:
+            os.kill(keeper_pid, signal.SIGKILL)
+        if how == "keeper killed":
+            # The kernel ends the server; nobody is left to look for what it started.
+            _until(lambda: not _alive(server))
+            for pid in (worker, daemon):
+                os.kill(pid, signal.SIGKILL)
+            agent.kill()
+        else:
+            _until(lambda: not any(map(_alive, (server, worker, daemon, keeper_pid))))
+        agent.wait(10)
+
+
+def _archive(bucket: FolderStorage, *members: tuple[tarfile.TarInfo, bytes]) -> str:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for member, content in members:
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    with Spool() as body:
+        body.write(packed.getvalue())
+        asyncio.run(bucket.put("bkt", "model.tar.gz", body))
+    return "s3://bkt/model.tar.gz"
+
+
+def test_a_model_archive_is_unpacked(bucket: FolderStorage, tmp_path: Path) -> None:
+    url = _archive(bucket, (tarfile.TarInfo("code/a.txt"), b"model"))
+    unpack_model(bucket, url, tmp_path / "model", limit_bytes=1000)
+    assert (tmp_path / "model" / "code" / "a.txt").read_bytes() == b"model"
+
+
+def _link(name: str, target: str) -> tarfile.TarInfo:
+    link = tarfile.TarInfo(name)
+    link.type, link.linkname = tarfile.SYMTYPE, target
+    return link
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        pytest.param([(tarfile.TarInfo("../escape"), b"x")], "safe tar.gz", id="climbs out"),
+        pytest.param([(_link("l", "/etc"), b"")], "safe tar.gz", id="links out"),
+        pytest.param([(tarfile.TarInfo("big"), b"x" * 101)], "at most 100 bytes", id="too large"),
+    ],
+)
+def test_fails_when_a_model_archive_is_not_safe(
+    members: list[tuple[tarfile.TarInfo, bytes]],
+    problem: str,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    url = _archive(bucket, *members)
+    with pytest.raises(InstanceFailed, match=problem):
+        unpack_model(bucket, url, tmp_path / "model", limit_bytes=100)
+    assert not (tmp_path / "escape").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"no archive"])
+def test_fails_when_a_model_archive_is_missing_or_none(
+    content: bytes | None, bucket: FolderStorage, tmp_path: Path
+) -> None:
+    if content is not None:
+        with Spool() as body:
+            body.write(content)
+            asyncio.run(bucket.put("bkt", "model.tar.gz", body))
+    with pytest.raises(InstanceFailed, match="the model archive must be"):
+        unpack_model(bucket, "s3://bkt/model.tar.gz", tmp_path / "model", limit_bytes=100)
