@@ -446,7 +446,7 @@ class Ledger:
     def _release(self, key: dict[str, str], run_id: str) -> dict[str, Any]:
         return self._update(
             key,
-            "REMOVE run_id",
+            "REMOVE run_id, since",
             condition="run_id = :run",
             values={":run": run_id},
         )
