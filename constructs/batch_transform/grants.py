@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class BatchTransformGrants:
-    """Permissions that others ask of a `BatchTransform`; see `BatchTransform.grants`."""
+    """Permissions that others ask of a `BatchTransform`; see `BatchTransform.grants`.
+
+    Each raises `ValueError` for a grantee without policies of its own, such as a service.
+    """
 
     def __init__(self, pipeline: "BatchTransform") -> None:
         self._pipeline = pipeline
@@ -120,4 +123,9 @@ class BatchTransformGrants:
     @staticmethod
     def _allow(grantee: iam.IGrantable, *statements: iam.PolicyStatement) -> None:
         for statement in statements:
-            grantee.grant_principal.add_to_principal_policy(statement)
+            added = grantee.grant_principal.add_to_principal_policy(statement)
+            if not added.statement_added:
+                raise ValueError(
+                    "a grantee must be a role or user that policies can be attached to, got "
+                    f"{grantee.grant_principal}; let it assume a role and grant to that"
+                )

@@ -1,5 +1,6 @@
 """The whole CreateTransformJob request: the settings, and what a run adds to them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from aws_cdk import Token
@@ -39,10 +40,16 @@ def job_request(
 def check_settings(
     settings: TransformSettings, *, model_name: str, instance_type: str, instance_count: int
 ) -> None:
-    """Refuse at synth what CreateTransformJob would refuse at run time.
+    """Refuse at synth what CreateTransformJob, or the state machine, would refuse at run time.
 
     :raises ValueError: with every violation; what is only known at deployment passes.
     """
+    for text in _texts(settings.to_request()):
+        if text.startswith("{%") and text.endswith("%}"):
+            raise ValueError(
+                "a setting must not begin with '{%' and end with '%}', which Step Functions "
+                f"evaluates as JSONata, got {text!r}; put something before it, such as a space"
+            )
     transform_request.validate(
         job_request(
             settings,
@@ -55,3 +62,14 @@ def check_settings(
         ),
         is_token=Token.is_unresolved,
     )
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for member in value.values():
+            yield from _texts(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _texts(member)

@@ -114,6 +114,11 @@ def test_fails_at_synth_when_the_service_would_refuse(
         checked(settings)
 
 
+def test_fails_when_the_state_machine_would_evaluate_a_setting() -> None:
+    with pytest.raises(ValueError, match="put something before it, such as a space"):
+        checked(TransformSettings(environment={"TEMPLATE": "{% for row in rows %}"}))
+
+
 def test_tokens_pass() -> None:
     from aws_cdk import Aws
 

@@ -1,0 +1,104 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aws_cdk import App, Stack
+from aws_cdk import aws_iam as iam
+
+from batch_transform import (
+    BatchTransform,
+    PredictionIndex,
+    TransformModel,
+    TransformSettings,
+)
+
+
+def indexed(stack: Stack) -> BatchTransform:
+    return BatchTransform(
+        stack,
+        "Churn",
+        model=TransformModel.from_model_name("churn"),
+        instance_type="ml.m5.large",
+        settings=TransformSettings.csv(),
+        index=PredictionIndex(record_id=0),
+        pipeline_id="churn",
+    )
+
+
+@pytest.fixture(scope="module")
+def granted(synthesize: Callable[[Any], dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The statements that each grant adds, by the grant's name."""
+    grants = ["Drop", "Read", "Lookup", "Watch", "Score"]
+
+    def define(stack: Stack) -> None:
+        pipeline = indexed(stack)
+        for grant in grants:
+            role = iam.Role(stack, f"Who{grant}", assumed_by=iam.AccountRootPrincipal())
+            getattr(pipeline.grants, grant.lower())(role)
+
+    resources = synthesize(define)["Resources"]
+    return {
+        grant: policy["Properties"]["PolicyDocument"]["Statement"]
+        for grant in grants
+        for name, policy in resources.items()
+        if policy["Type"] == "AWS::IAM::Policy" and name.startswith(f"Who{grant}")
+    }
+
+
+def resources_of(statements: list[dict[str, Any]], action: str) -> str:
+    (statement,) = [s for s in statements if action in s["Action"]]
+    return str(statement["Resource"])
+
+
+def test_who_drops_writes_under_the_input_prefix_and_nothing_else(
+    granted: dict[str, list[dict[str, Any]]],
+) -> None:
+    (statement,) = granted["Drop"]
+
+    assert statement["Action"] == ["s3:AbortMultipartUpload", "s3:PutObject"]
+    assert "'/input/*'" in str(statement["Resource"])
+
+
+def test_who_reads_sees_predictions_and_reports_but_no_files_of_runs(
+    granted: dict[str, list[dict[str, Any]]],
+) -> None:
+    objects = resources_of(granted["Read"], "s3:GetObject")
+
+    assert "/predictions/*" in objects
+    assert "/reports/*" in objects
+    assert "/runs/" not in str(granted["Read"])
+
+
+def test_who_looks_up_may_only_get_predictions(
+    granted: dict[str, list[dict[str, Any]]],
+) -> None:
+    (statement,) = granted["Lookup"]
+
+    assert statement["Action"] == "execute-api:Invoke"
+    assert "/*/GET/predictions/*" in str(statement["Resource"])
+
+
+def test_who_watches_writes_nothing(granted: dict[str, list[dict[str, Any]]]) -> None:
+    verbs = {
+        action.split(":")[1]
+        for statement in granted["Watch"]
+        for action in (
+            [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        )
+    }
+
+    assert verbs
+    assert all(verb.startswith(("Get", "BatchGet", "Query", "List", "Describe")) for verb in verbs)
+
+
+def test_the_role_of_an_existing_model_writes_only_where_jobs_write(
+    granted: dict[str, list[dict[str, Any]]],
+) -> None:
+    assert "'/runs/*'" in resources_of(granted["Score"], "s3:PutObject")
+
+
+def test_fails_when_the_grantee_can_have_no_policy() -> None:
+    pipeline = indexed(Stack(App(), "Scoring"))
+
+    with pytest.raises(ValueError, match="let it assume a role and grant to that"):
+        pipeline.grants.drop(iam.ServicePrincipal("glue.amazonaws.com"))
