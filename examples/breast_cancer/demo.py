@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -133,23 +134,25 @@ def run(screen: Screen, *, keep: bool, port: int | None) -> None:
 
     :raises Unexpected: the pipeline did something else than it should.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="demo-") as folder,
-        subprocess.Popen(
-            [sys.executable, EXAMPLE / "train.py"], stdout=subprocess.PIPE
-        ) as training,
-        LocalCloud(port=port) as cloud,
-    ):
+    with tempfile.TemporaryDirectory(prefix="demo-") as name, ExitStack() as started:
+        folder = Path(name)
+        training_log = folder / "training.log"
+        with training_log.open("wb") as log:  # one core trains while the other starts the cloud
+            training = started.enter_context(
+                subprocess.Popen([sys.executable, EXAMPLE / "train.py"], stdout=log, stderr=log)
+            )
+        cloud = started.enter_context(LocalCloud(port=port))
         screen.say(f"local cloud is up at {cloud.endpoint}")
-        said, _ = training.communicate()
+        training.wait()
+        said = training_log.read_text(errors="replace").strip().splitlines() or ["nothing said"]
         if training.returncode != 0:
-            raise Unexpected("train.py must train the model, got an error; see above")
-        screen.say(said.decode().strip())
+            raise Unexpected(f"train.py must train the model, got: {said[-1]}; run it by itself")
+        screen.say(said[-1])
         files = sorted((EXAMPLE / "build" / "drops").glob("*.csv"))
         fault = find_fault(files)
         truth = dict(read_rows(EXAMPLE / "build" / "truth.csv"))
 
-        assembly = Path(folder)
+        assembly = folder / "cdk.out"
         synthesize(PROJECT, assembly)
         screen.say("synthesized app.py")
         cloud.deploy(assembly)

@@ -84,8 +84,7 @@ def lookup(
     if as_json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
         return
-    value = found.prediction
-    print(value if isinstance(value, str) else json.dumps(value))
+    print(_plain(found.prediction))
 
 
 @commands.command()
@@ -145,6 +144,13 @@ def up(
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
         print("stopped; nothing is left running", file=sys.stderr)
+
+
+def _plain(prediction: object) -> str:
+    """Return a row as a row, text as text, and all else as JSON."""
+    if isinstance(prediction, list) and not any(isinstance(v, list | dict) for v in prediction):
+        return ",".join(_plain(value) for value in prediction)
+    return prediction if isinstance(prediction, str) else json.dumps(prediction)
 
 
 def _end(message: str, exit_code: int) -> None:

@@ -54,7 +54,8 @@ def drops_table(drops: list[Drop], newest: int) -> Table:
     table.add_column("why", overflow="fold")
     for drop in drops[-newest:]:
         why = drop.reason.removeprefix(f"{drop.key}: ")
-        table.add_row(Text(drop.key), _bytes(drop.size), _status(drop.status), Text(why))
+        key, why = _printable(drop.key), _printable(why)
+        table.add_row(Text(key), _bytes(drop.size), _status(drop.status), Text(why))
     if len(drops) > newest:
         table.caption = f"the newest {newest} of {len(drops)} drops"
     return table
@@ -83,7 +84,7 @@ def changes(before: Status, after: Status) -> list[str]:
     for drop in after.drops:
         if old_drops.get((drop.key, drop.order)) != drop.status:
             why = f" ({drop.reason})" if drop.reason else ""
-            lines.append(f"drop {drop.key}: {drop.status}{why}")
+            lines.append(_printable(f"drop {drop.key}: {drop.status}{why}"))
     for run in after.runs:
         if old_runs.get(run.run_id) != run.status:
             counts = f", {run.done} done, {run.failed} failed" if run.outcome else ""
@@ -152,6 +153,11 @@ def _job_bar(run: Run, outputs: int) -> RenderableType:
 
 def _status(status: str) -> str:
     return f"[{_STYLES.get(status, 'default')}]{escape(status)}[/]"
+
+
+def _printable(text: str) -> str:
+    """Return text that cannot steer the terminal: keys and reasons hold what users uploaded."""
+    return "".join(character if character.isprintable() else "·" for character in text)
 
 
 def _bytes(size: int) -> str:

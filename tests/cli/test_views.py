@@ -69,6 +69,14 @@ def test_each_change_is_one_line_and_what_stays_is_none() -> None:
     assert changes(after, after) == []
 
 
+def test_what_users_uploaded_cannot_steer_the_terminal() -> None:
+    evil = replace(FAILED, key="input/\x1b[2J.csv", reason="found near: \x1b]0;mine\x07\n")
+    status = Status(drops=[evil], runs=[])
+    shown = text_of(overview(status, {})) + "".join(changes(Status(drops=[], runs=[]), status))
+    assert "\x1b" not in shown
+    assert "input/·[2J.csv" in shown
+
+
 class FakePipeline(PipelineClient):
     """A pipeline that goes through the given statuses, one a look, and stays at the last."""
 
