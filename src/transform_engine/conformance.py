@@ -198,7 +198,11 @@ async def _run(
 def _refusal(
     vector: Vector, request: Mapping[str, Any], storage: FolderStorage
 ) -> tuple[str, str] | None:
-    """What CreateTransformJob answers, if it refuses."""
+    """What CreateTransformJob answers, if it refuses.
+
+    Of the account a vector tells only what it expects of it: an earlier job of the name, a quota
+    that is used up.
+    """
     try:
         validate(request, foresee=False)
         model = _model_of(vector)
@@ -208,6 +212,22 @@ def _refusal(
         validate_model(model)
     except InvalidRequest as error:
         return "ValidationException", str(error)
+    job = f"arn:aws:sagemaker:{_REGION}:{_ACCOUNT}:transform-job/{request['TransformJobName']}"
+    instance_type = request["TransformResources"]["InstanceType"]
+    match vector["expected_job"].get("code"):
+        case "ResourceInUse":
+            return "ResourceInUse", (
+                "Transform job names must be unique within an AWS account and region, and a "
+                f"transform job with this name already exists ({job})"
+            )
+        case "ResourceLimitExceeded":
+            count = request["TransformResources"]["InstanceCount"]
+            return "ResourceLimitExceeded", (
+                f"The account-level service limit '{instance_type} for transform job usage' is 0 "
+                "Instances, with current utilization of 0 Instances and a request delta of "
+                f"{count} Instances. Please use AWS Service Quotas to request an increase for "
+                "this quota."
+            )
     uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
     if next(storage.list(*split_uri(uri)), None) is None:
         role = f"arn:aws:iam::{_ACCOUNT}:role/role"
@@ -296,9 +316,12 @@ def _server_config(
     vector: Vector, legend: Mapping[str, str], script: Sequence[Mapping[str, Any]], number: int
 ) -> dict[str, Any]:
     model, other = vector.get("model") or {}, vector.get("expected_other") or {}
+    by_path: dict[str, list[Mapping[str, Any]]] = {}
+    for rule in script:
+        by_path.setdefault(rule.get("path", "/invocations").split(" ")[-1], []).append(rule)
     # The legend spells this reply out, so it is taken from there.
     spelled = re.search(r'\{"class".*\}', legend.get("json_class", ""))
-    ping = model.get("ping", other.get("ping"))
+    ping = model.get("ping", other.get("ping", by_path.get("/ping")))
     if ping is not None:
         ping = [
             each if isinstance(each, dict) else {"status": each}
@@ -309,7 +332,7 @@ def _server_config(
     return {
         "container": number,
         "behaviour": model.get("behaviour"),
-        "script": script,
+        "script": by_path.get("/invocations", []),
         "class_reply": spelled.group(0) if spelled else '{"class":"<=50K","p":0.5}',
         "execution_parameters": model.get(
             "execution_parameters", other.get("execution_parameters")
