@@ -43,7 +43,7 @@ def text_of(picture: Any) -> str:
 
 def test_a_failed_drop_shows_its_reason_without_saying_its_key_twice() -> None:
     shown = text_of(overview(Status(drops=[FAILED], runs=[]), {}))
-    assert "input/a [1].csv  7700 B  failed  ClientError: 400: row 7 is bad" in shown
+    assert "input/a [1].csv   7700 B   failed   ClientError: 400: row 7 is bad" in shown
 
 
 def test_a_running_job_shows_how_many_of_its_outputs_are_there() -> None:
@@ -107,9 +107,9 @@ def test_watching_ends_when_it_is_as_wanted_and_says_each_change_once() -> None:
     assert status is ended
     assert [line.split(" (")[0] for line in lines] == [
         "drop input/a [1].csv: waiting",
+        "run churn-1-r1: 1 outputs written",
         "drop input/a [1].csv: claimed",
         "run churn-1-r1: running",
-        "run churn-1-r1: 1 outputs written",
         "drop input/a [1].csv: failed",
         "run churn-1-r1: closed Failed",
     ]
