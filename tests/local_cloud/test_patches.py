@@ -113,6 +113,12 @@ def test_a_stopped_execution_stays_stopped(cloud: LocalCloud) -> None:
     )
     started = run_machine(cloud, "fails-late", _lambda_task(function), wait=False)
     states = cloud.client("stepfunctions")
+
+    def runs() -> bool:
+        history = states.get_execution_history(executionArn=started["executionArn"])["events"]
+        return any(event["type"] == "TaskScheduled" for event in history)
+
+    wait_until(runs)
     states.stop_execution(executionArn=started["executionArn"])
     time.sleep(2)
     described = states.describe_execution(executionArn=started["executionArn"])
@@ -170,10 +176,16 @@ def test_stopping_an_execution_stops_its_job(cloud: LocalCloud, model: str, buck
 
 def test_a_task_that_times_out_stops_its_job(cloud: LocalCloud, model: str, bucket: str) -> None:
     request = _slow_job(cloud, model, bucket, "stopped-by-timeout")
-    ended = run_machine(cloud, "timeout", _task(SYNC, request, TimeoutSeconds=1))
+    catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Later"}]
+    machine = _task(SYNC, request, TimeoutSeconds=1, Catch=catch)
+    machine["States"]["Later"] = {"Type": "Wait", "Seconds": 30, "End": True}
+    started = run_machine(cloud, "timeout", machine, wait=False)
 
-    assert ended["error"] == "States.Timeout"
     wait_until(lambda: _status(cloud, "stopped-by-timeout") == "Stopped")
+
+    states = cloud.client("stepfunctions")
+    assert states.describe_execution(executionArn=started["executionArn"])["status"] == "RUNNING"
+    states.stop_execution(executionArn=started["executionArn"])
 
 
 def test_ecr_tells_that_an_image_is_missing(cloud: LocalCloud) -> None:
