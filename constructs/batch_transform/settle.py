@@ -38,12 +38,16 @@ class Settle(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         output = buckets.output
-        transform_logs_arn = Stack.of(self).format_arn(
-            arn_format=ArnFormat.COLON_RESOURCE_NAME,
-            service="logs",
-            resource="log-group",
-            resource_name=f"{TRANSFORM_LOG_GROUP}:*",
-        )
+        # CloudWatch Logs takes the group for some actions and its streams for others.
+        transform_logs_arns = [
+            Stack.of(self).format_arn(
+                arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                service="logs",
+                resource="log-group",
+                resource_name=f"{TRANSFORM_LOG_GROUP}{streams}",
+            )
+            for streams in ("", ":*")
+        ]
         self.function = functions.define(
             self,
             "Function",
@@ -93,7 +97,7 @@ class Settle(Construct):
                 ),
                 iam.PolicyStatement(
                     actions=["logs:DescribeLogStreams", "logs:FilterLogEvents"],
-                    resources=[transform_logs_arn],
+                    resources=transform_logs_arns,
                 ),
                 send_to(wake_ups.queue),
             ],
