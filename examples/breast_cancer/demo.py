@@ -66,22 +66,31 @@ class Screen:
 
     def say(self, text: str, style: str = "") -> None:
         """Write one line, with the time."""
-        line = Text.assemble((f"{self.elapsed_s:5.1f} s  ", "dim"), (text, style))
-        self.show(line)
+        self.show(self._line(text, style))
+
+    def pass_on(self, text: str) -> None:
+        """Write one line that the picture shows in another way."""
+        self._print(self._line(text))
 
     def show(self, what: RenderableType) -> None:
         """Write a line or a table."""
-        self.console.print(what, soft_wrap=not self.console.is_terminal)
-        self._recorder.print(what)
+        self._print(what)
+        self.record(what)
 
     def record(self, what: RenderableType) -> None:
         """Put into the picture what is on the terminal already."""
         self._recorder.print(what)
 
+    def _line(self, text: str, style: str = "") -> Text:
+        return Text.assemble((f"{self.elapsed_s:5.1f} s  ", "dim"), (text, style))
+
+    def _print(self, what: RenderableType) -> None:
+        self.console.print(what, soft_wrap=not self.console.is_terminal)
+
     def save(self) -> None:
         """Write the picture."""
         if self._picture is not None:
-            svg = self._recorder.export_svg(title="scripts/demo")
+            svg = self._recorder.export_svg(title="scripts/demo", unique_id="demo")
             self._picture.write_text(without_fonts(svg))
 
 
@@ -170,7 +179,7 @@ def run(screen: Screen, *, keep: bool, port: int | None) -> None:
                 screen.console,
                 until=lambda status: has_ended(status, len(files)),
                 limit_s=RUN_LIMIT_S,
-                say=screen.say,
+                say=screen.pass_on,
             )
         except AWS_ERRORS:
             cloud.check()  # names the cause if the server has died
