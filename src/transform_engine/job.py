@@ -10,6 +10,7 @@ when the process that holds the job dies: instances end when their standard inpu
 """
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ from transform_engine.agent import InstanceResult
 from transform_engine.errors import INTERNAL_ERROR
 from transform_engine.spec import Container, InstanceSpec, JobSpec
 from transform_engine.storage import open_storage, split_uri
+
+_LOG = logging.getLogger("transform_engine.job")
 
 __all__ = ["Container", "JobResult", "JobSpec", "TransformJob", "summarise"]
 
@@ -85,7 +88,10 @@ class TransformJob:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Launch the instances and return."""
+        """Launch the instances and return.
+
+        :raises OSError: the machine cannot; nothing is left running then.
+        """
         wanted = int(self._spec.request["TransformResources"]["InstanceCount"])
         count = max(1, min(wanted, self._spec.max_instances or os.cpu_count() or 1))
         started_at = int(time.time())
@@ -98,7 +104,12 @@ class TransformJob:
                     instance_count=count,
                     started_at=started_at,
                 )
-                self._instances.append(_Instance(instance, self._on_event))
+                try:
+                    self._instances.append(_Instance(instance, self._on_event))
+                except OSError:
+                    for started in self._instances:
+                        started.clean_up()
+                    raise
         threading.Thread(
             target=self._supervise, name=f"transform-job {self._spec.job_name}", daemon=True
         ).start()
@@ -145,6 +156,24 @@ class TransformJob:
                 storage.delete(bucket, key)
 
 
+def _environment(job: JobSpec) -> dict[str, str]:
+    """Return the environment of an instance's process."""
+    environment = dict(os.environ)
+    source_root = str(Path(__file__).resolve().parents[1])
+    paths = (source_root, environment.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    if job.s3_endpoint is not None:
+        # An emulator takes any credentials, but the clients want some, and no proxy on the way.
+        environment.setdefault("AWS_ACCESS_KEY_ID", "local")
+        environment.setdefault("AWS_SECRET_ACCESS_KEY", "local")
+        environment["AWS_EC2_METADATA_DISABLED"] = "true"
+        for name in ("NO_PROXY", "no_proxy"):
+            environment[name] = ",".join(
+                filter(None, (environment.get(name), "127.0.0.1,localhost"))
+            )
+    return environment
+
+
 class _Instance:
     """One process of `transform_engine.instance` and the thread that reads what it says."""
 
@@ -158,8 +187,6 @@ class _Instance:
         path = self._folder / "spec.json"
         # Each instance has a disk of its own, as on AWS.
         replace(spec, job=replace(spec.job, work_dir=str(self._folder))).write(path)
-        source_root = str(Path(__file__).resolve().parents[1])
-        python_path = os.pathsep.join(filter(None, (source_root, os.environ.get("PYTHONPATH"))))
         self._errors = self._folder / "stderr.log"
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
@@ -167,7 +194,7 @@ class _Instance:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env={**os.environ, "PYTHONPATH": python_path},
+                env=_environment(spec.job),
                 start_new_session=True,
             )
         self._last: Mapping[str, Any] | None = None
@@ -189,7 +216,10 @@ class _Instance:
                     self._outputs.append(event["output"])
             elif event.get("event") == "ended":
                 self._last = event
-            self._on_event({**event, "instance_id": self._spec.instance_id})
+            try:
+                self._on_event({**event, "instance_id": self._spec.instance_id})
+            except Exception:  # The caller's; unread lines would block the instance.
+                _LOG.exception("on_event must not raise")
 
     def terminate(self) -> None:
         if self._process.poll() is None:

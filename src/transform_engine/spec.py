@@ -1,6 +1,7 @@
 """What a job and an instance of it are told: plain values that travel as JSON."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ class InstanceSpec:
         """
         spec = json.loads(path.read_text())
         own = {name: spec.pop(name) for name in ("instance_id", "instance_index", "instance_count")}
-        started_at = spec.pop("started_at")
+        started_at = int(spec.pop("started_at", time.time()))
         containers = tuple(
             Container(**{**container, "command": tuple(container["command"])})
             for container in spec.pop("model")["containers"]

@@ -1,6 +1,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,8 +11,9 @@ from typing import Any
 import boto3
 import pytest
 
+import transform_engine
 from transform_engine.job import JobResult, TransformJob
-from transform_engine.spec import Container, JobSpec
+from transform_engine.spec import Container, InstanceSpec, JobSpec
 from transform_engine.storage import FolderStorage, Spool
 
 _Request = Callable[..., dict[str, Any]]
@@ -132,6 +135,45 @@ def test_an_instance_that_is_lost_fails_the_job_and_takes_its_server_with_it(
     deadline = time.monotonic() + 10
     while _processes_below(str(tmp_path)):
         assert time.monotonic() < deadline, "the server must be gone"
+        time.sleep(0.05)
+
+
+_HOLDER = """
+import sys, time
+from transform_engine.job import *
+from transform_engine.spec import InstanceSpec
+from pathlib import Path
+spec = InstanceSpec.read(Path(sys.argv[1])).job
+TransformJob(spec, on_event=lambda event: print(event["event"], flush=True)).start()
+time.sleep(60)
+"""
+
+
+def test_when_the_process_that_holds_a_job_is_killed_nothing_of_the_job_stays(
+    request_for: _Request,
+    container: _Containers,
+    job_for: _Job,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    _write(bucket, "in/a", b"1")
+    job = job_for(request_for(), [container(script=[{"hang": True}])])
+    spec = InstanceSpec(job=job, instance_id="i", instance_index=0, instance_count=1, started_at=0)
+    spec.write(tmp_path / "spec.json")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(tmp_path / "spec.json")],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(transform_engine.__file__).parents[1])},
+    )
+    assert holder.stdout is not None
+    with holder.stdout:
+        assert holder.stdout.readline() == b"started\n"
+        assert len(_processes_below(str(tmp_path))) >= 4
+        holder.kill()
+        holder.wait()
+    deadline = time.monotonic() + 10
+    while _processes_below(str(tmp_path)):
+        assert time.monotonic() < deadline, "instance and server must be gone"
         time.sleep(0.05)
 
 

@@ -73,6 +73,33 @@ def test_json_keeps_its_value_and_its_members_are_in_byte_order(value: Any) -> N
     json.loads(written, object_pairs_hook=ordered)
 
 
+@given(
+    st.dictionaries(st.text(), _JSON, max_size=4),
+    st.sampled_from([None, 1, " "]),
+    st.sampled_from([(",", ":"), (" , ", " : ")]),
+    st.booleans(),
+)
+def test_an_object_is_written_the_same_however_it_was_spelled(
+    value: dict[str, Any], indent: int | str | None, separators: tuple[str, str], escaped: bool
+) -> None:
+    spelled = json.dumps(value, indent=indent, separators=separators, ensure_ascii=escaped)
+    compact = json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+    written = write_json(parse_json(spelled.encode()))
+    assert written == write_json(parse_json(compact.encode()))
+    assert written == write_json(parse_json(written))
+
+
+@given(st.text(alphabet='{}[]":, 01.e-tnu\\', max_size=12).map(lambda text: "{" + text))
+def test_what_is_read_as_json_is_json(text: str) -> None:
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        with pytest.raises(UnreadableRow):
+            parse_json(text.encode())
+        return
+    assert json.loads(write_json(parse_json(text.encode()))) == expected
+
+
 @pytest.mark.parametrize(
     "number",
     ["1.0", "1e5", "-0", "0.8249409198760986", "9007199254740993", "1" * 40, "1.10", "1E400"],
