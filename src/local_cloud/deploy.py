@@ -15,11 +15,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from local_cloud import bootstrap
 from local_cloud.errors import DeployFailed, ImageRefused
 from local_cloud.images import Images
-
-BOOTSTRAP_VERSION = "30"
-"""What the bootstrap parameter says: newer than any version that a template asks for."""
 
 _POLL_S = 0.05
 _CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
@@ -96,6 +94,7 @@ class Deployer:
             )
         outputs = {}
         for stack in _in_order(stacks):
+            self._ensure_bootstrapped(stack, limit_s=limit_s)
             self._publish_assets(stack)
             outputs[stack.name] = self._deploy_stack(
                 stack, parameters.get(stack.name, {}), limit_s=limit_s
@@ -127,10 +126,21 @@ class Deployer:
                     depends_on=tuple(depends_on),
                 )
 
-    def _publish_assets(self, stack: _Stack) -> None:
+    def _ensure_bootstrapped(self, stack: _Stack, *, limit_s: float) -> None:
         parameter = stack.properties.get("bootstrapStackVersionSsmParameter")
-        if parameter:
-            self._ensure_bootstrap_version(stack, parameter)
+        if parameter is None:
+            return  # A synthesizer that does without.
+        ssm = self._client("ssm", stack.account, stack.region)
+        try:
+            ssm.get_parameter(Name=parameter)
+        except ssm.exceptions.ParameterNotFound:
+            cloudformation = self._client("cloudformation", stack.account, stack.region)
+            qualifier = bootstrap.qualifier_of(parameter)
+            name = bootstrap.stack_name(qualifier)
+            template = json.dumps(bootstrap.template(qualifier, parameter))
+            self._apply(cloudformation, {"StackName": name, "TemplateBody": template}, limit_s)
+
+    def _publish_assets(self, stack: _Stack) -> None:
         for path in stack.asset_manifests:
             manifest = _read(path)
             for asset in manifest.get("files", {}).values():
@@ -139,13 +149,6 @@ class Deployer:
             for asset in manifest.get("dockerImages", {}).values():
                 for destination in asset["destinations"].values():
                     self._publish_image(stack, asset["source"], destination)
-
-    def _ensure_bootstrap_version(self, stack: _Stack, parameter: str) -> None:
-        ssm = self._client("ssm", stack.account, stack.region)
-        try:
-            ssm.get_parameter(Name=parameter)
-        except ssm.exceptions.ParameterNotFound:
-            ssm.put_parameter(Name=parameter, Value=BOOTSTRAP_VERSION, Type="String")
 
     def _publish_file(
         self, stack: _Stack, source: Mapping[str, Any], destination: Mapping[str, str]
@@ -192,12 +195,6 @@ class Deployer:
         self, stack: _Stack, parameters: Mapping[str, str], *, limit_s: float
     ) -> dict[str, str]:
         cloudformation = self._client("cloudformation", stack.account, stack.region)
-        started = time.time()
-        status = _status(cloudformation, stack.name)
-        if status in _MUST_BE_DELETED_FIRST:
-            cloudformation.delete_stack(StackName=stack.name)
-            self._wait(cloudformation, stack.name, limit_s)
-            status = None
         request = {
             "StackName": stack.name,
             **_template(stack),
@@ -211,6 +208,18 @@ class Deployer:
                 for key, value in stack.properties.get("tags", {}).items()
             ],
         }
+        self._apply(cloudformation, request, limit_s)
+        described = cloudformation.describe_stacks(StackName=stack.name)["Stacks"][0]
+        return {o["OutputKey"]: o["OutputValue"] for o in described.get("Outputs", [])}
+
+    def _apply(self, cloudformation: Any, request: Mapping[str, Any], limit_s: float) -> None:
+        """Create the stack or update it, and wait for its end."""
+        name, started = request["StackName"], time.time()
+        status = _status(cloudformation, name)
+        if status in _MUST_BE_DELETED_FIRST:
+            cloudformation.delete_stack(StackName=name)
+            self._wait(cloudformation, name, limit_s)
+            status = None
         try:
             if status is None:
                 cloudformation.create_stack(**request)
@@ -220,17 +229,15 @@ class Deployer:
             message = error.response["Error"]["Message"]
             if "No updates are to be performed" not in message:
                 raise DeployFailed(
-                    f"stack {stack.name} must be accepted by CloudFormation, got: "
+                    f"stack {name} must be accepted by CloudFormation, got: "
                     f"{message if len(message) <= _MESSAGE_LIMIT else message[-_MESSAGE_LIMIT:]}"
                 ) from error
-        status = self._wait(cloudformation, stack.name, limit_s)
+        status = self._wait(cloudformation, name, limit_s)
         if status not in _GOOD:
             raise DeployFailed(
-                f"stack {stack.name} must deploy, got {status}: "
-                f"{_first_failure(cloudformation, stack.name, since=started)}"
+                f"stack {name} must deploy, got {status}: "
+                f"{_first_failure(cloudformation, name, since=started)}"
             )
-        described = cloudformation.describe_stacks(StackName=stack.name)["Stacks"][0]
-        return {o["OutputKey"]: o["OutputValue"] for o in described.get("Outputs", [])}
 
     def _wait(self, cloudformation: Any, name: str, limit_s: float) -> str | None:
         deadline = time.monotonic() + limit_s

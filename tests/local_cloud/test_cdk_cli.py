@@ -29,13 +29,15 @@ def _cdk(cloud: LocalCloud, folder: Path, *arguments: str) -> subprocess.Complet
     )
 
 
-def test_the_cdk_cli_bootstraps_and_deploys_images_and_models(
+def test_the_cdk_cli_goes_on_after_our_deployer_with_images_and_models(
     tmp_path: Path, image_dir: Path
 ) -> None:
     template = {"Resources": {"Model": model("1a2b", ROLE)}}
     shutil.copytree(image_dir, tmp_path / "cdk.out" / "asset.1a2b")
     write_assembly(tmp_path / "cdk.out", {"ByCli": template}, images={"1a2b": Path("asset.1a2b")})
     with LocalCloud() as cloud:
+        write_assembly(tmp_path / "before", {"Before": {"Resources": {}}})
+        cloud.deploy(tmp_path / "before")
         bootstrapped = _cdk(cloud, tmp_path, "bootstrap", "aws://000000000000/us-east-1")
         assert bootstrapped.returncode == 0, bootstrapped.stderr
         for expected in ("Published", "no changes"):
