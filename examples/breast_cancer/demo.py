@@ -44,6 +44,7 @@ PROJECT = EXAMPLE.parents[1]
 LOOKUPS = 6
 WIDTH = 104
 RUN_LIMIT_S = 120.0
+PING_LIMIT_S = 30.0
 # As rich's own, but with no font to fetch: the picture must look the same without a network.
 SVG_FONTS = 'font-family: "Fira Code", "DejaVu Sans Mono", Menlo, Consolas, monospace;'
 
@@ -150,7 +151,7 @@ def run(screen: Screen, *, keep: bool, port: int | None) -> None:
             training = started.enter_context(
                 subprocess.Popen([sys.executable, EXAMPLE / "train.py"], stdout=log, stderr=log)
             )
-        cloud = started.enter_context(LocalCloud(port=port))
+        cloud = started.enter_context(LocalCloud(port=port, ping_timeout_s=PING_LIMIT_S))
         screen.say(f"local cloud is up at {cloud.endpoint}")
         training.wait()
         said = training_log.read_text(errors="replace").strip().splitlines() or ["nothing said"]
@@ -181,12 +182,14 @@ def run(screen: Screen, *, keep: bool, port: int | None) -> None:
                 limit_s=RUN_LIMIT_S,
                 say=screen.pass_on,
             )
+            scored_s = screen.elapsed_s - dropped_at
+            screen.record(picture)
+            check(status, fault)
         except AWS_ERRORS:
             cloud.check()  # names the cause if the server has died
             raise
-        screen.record(picture)
-        scored_s = screen.elapsed_s - dropped_at
-        check(status, fault)
+        except (CommandError, Unexpected) as error:
+            raise Unexpected("\n  | ".join([str(error), *last_words(client)])) from error
 
         ids = list(some_ids([path for path in files if path.name != fault.file], truth))
         found = [(look(client, record_id), truth[record_id]) for record_id in ids]
@@ -253,6 +256,12 @@ def check(status: Status, fault: Fault) -> None:
             raise Unexpected(
                 f"the reason of {drop.key} must name file, row and fault, got {drop.reason!r}"
             )
+
+
+def last_words(client: PipelineClient) -> list[str]:
+    """Return the last lines that the newest run's model server and agent logged."""
+    runs = client.status().runs
+    return client.log_lines(runs[-1].run_id, newest=12) if runs else []
 
 
 def look(client: PipelineClient, record_id: str) -> Prediction:

@@ -116,6 +116,10 @@ def up(
     state_dir: Annotated[
         Path | None, typer.Option(help="Folder that keeps the cloud's data. Default: none does.")
     ] = None,
+    ping_timeout_s: Annotated[
+        float,
+        typer.Option(min=1, help="How long a model server may take to be ready; 1800 on AWS."),
+    ] = 120,
 ) -> None:
     """Start a cloud on this machine, deploy the app to it, and stay until Ctrl-C."""
     try:
@@ -130,7 +134,7 @@ def up(
             if assembly is None:
                 assembly = Path(folder)
                 synthesize(Path.cwd(), assembly)
-            with LocalCloud(port=port, state_dir=state_dir) as cloud:
+            with LocalCloud(port=port, state_dir=state_dir, ping_timeout_s=ping_timeout_s) as cloud:
                 outputs = cloud.deploy(assembly)
                 print(f"local cloud at {cloud.endpoint} (Ctrl-C ends it)")
                 for stack, values in outputs.items():
