@@ -47,7 +47,8 @@ class LocalCloud:
 
     :param port: the port to listen on; a free one unless given.
     :param start_limit_s: how long the server may take to answer.
-    :param ping_timeout_s: how long a model server may take to answer its first ping.
+    :param ping_timeout_s: how long a model server may take to answer its first ping; on AWS it is
+        half an hour.
     :param wait_scale: by what to multiply the waits of state machines (Wait, Retry).
     """
 
@@ -58,7 +59,7 @@ class LocalCloud:
         state_dir: str | os.PathLike[str] | None = None,
         region: str = REGION,
         start_limit_s: float = 60.0,
-        ping_timeout_s: float = 1800.0,
+        ping_timeout_s: float = 120.0,
         wait_scale: float = 1.0,
     ) -> None:
         self.region = region

@@ -1,11 +1,17 @@
 """Hands jobs to the transform engine, whose instances are processes of their own."""
 
+import contextlib
 import logging
+import os
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from local_cloud.job_runner import Order, Outcome, Run
 from transform_engine.job import Container, JobSpec, TransformJob
 
+_ACCESS_KEY = "AWS_ACCESS_KEY_ID"
+_ENVIRONMENT = threading.Lock()
 _LOG = logging.getLogger("local_cloud.engine")
 
 
@@ -42,8 +48,24 @@ class Engine:
             ping_timeout_s=self.ping_timeout_s,
         )
         job = TransformJob(spec)
-        job.start()
+        with _as_account(order.account):
+            job.start()
         return _Run(job, spec.job_name)
+
+
+@contextlib.contextmanager
+def _as_account(account: str) -> Iterator[None]:
+    """Let the processes that start now act for that account.
+
+    They take their credentials from the environment that they inherit, which is the server's.
+    """
+    with _ENVIRONMENT:
+        own = os.environ[_ACCESS_KEY]
+        os.environ[_ACCESS_KEY] = account
+        try:
+            yield
+        finally:
+            os.environ[_ACCESS_KEY] = own
 
 
 class _Run:

@@ -35,10 +35,11 @@ class Models:
         if ("PrimaryContainer" in request) == ("Containers" in request):
             raise invalid("Provide exactly one of PrimaryContainer and Containers.")
         for container in containers(request):
-            if "Image" in container:
-                self._must_know(container["Image"])
-            elif "ModelPackageName" not in container:
-                raise invalid("A container must have an Image or a ModelPackageName.")
+            if "Image" not in container:
+                raise invalid(
+                    "A container must have an Image: the local cloud has no model packages."
+                )
+            self._must_know(container["Image"])
         self.stored[name] = {
             "ModelName": name,
             "ModelArn": arn(name),

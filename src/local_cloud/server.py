@@ -49,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"local_cloud.server: {error}", file=sys.stderr)
         return 2
     marker = os.environ.setdefault(processes.MARKER, uuid.uuid4().hex)
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", "000000000000")
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
     state_dir = options.state_dir.resolve()
     emulator.configure(options.port, state_dir)
     if options.parent:

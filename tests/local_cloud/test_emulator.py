@@ -104,7 +104,7 @@ def test_only_uploads_of_the_prefix_and_suffix_reach_the_queue(
     for key in ("input/a b+%é.csv", "input/a.txt", "other/a.csv"):
         s3.put_object(Bucket="uploads-bucket", Key=key, Body=b"1\n")
 
-    (event,) = target.receive(2, within_s=3)
+    (event,) = target.receive(2, within_s=1.5)
     created = event["detail"]["object"]
     assert created["key"] == "input/a b+%é.csv"
     assert created["size"] == 2
@@ -124,7 +124,7 @@ def test_prefix_and_suffix_can_be_asked_for_with_or(cloud: LocalCloud, queue: Ma
     ]
     cloud.client("events").put_events(Entries=entries)
 
-    assert [event["detail"]["key"] for event in target.receive(2, within_s=2)] == ["input/a.csv"]
+    assert [event["detail"]["key"] for event in target.receive(2, within_s=1)] == ["input/a.csv"]
 
 
 def test_the_end_of_an_execution_reaches_the_queue(cloud: LocalCloud, queue: MakeQueue) -> None:

@@ -265,6 +265,13 @@ def test_models_are_kept_listed_tagged_and_deleted(
         sagemaker.describe_model(ModelName="short-lived")
 
 
+def test_refuses_a_model_package(cloud: LocalCloud) -> None:
+    with pytest.raises(ClientError, match="must have an Image"):
+        cloud.client("sagemaker").create_model(
+            ModelName="x", PrimaryContainer={"ModelPackageName": "p"}, ExecutionRoleArn=ROLE
+        )
+
+
 def test_refuses_a_model_whose_image_is_not_registered(cloud: LocalCloud) -> None:
     with pytest.raises(ClientError, match=r"Requested image no/such:1 not found.*register"):
         cloud.client("sagemaker").create_model(
@@ -365,6 +372,58 @@ def test_a_machine_can_describe_a_job_by_the_sdk(
     resource = "arn:aws:states:::aws-sdk:sagemaker:describeTransformJob"
     ended = run_machine(cloud, "by-sdk", _machine({"TransformJobName": "never"}, resource))
     assert ended["error"] == "SageMaker.ResourceNotFoundException"
+
+
+def test_a_job_of_another_account_and_region_works_there(cloud: LocalCloud, model: str) -> None:
+    there = {"account": "111122223333", "region": "eu-west-1"}
+    s3, sagemaker = cloud.client("s3", **there), cloud.client("sagemaker", **there)
+    s3.create_bucket(
+        Bucket="elsewhere", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    s3.put_object(Bucket="elsewhere", Key="there/in/a.csv", Body=b"a\n")
+    sagemaker.create_model(
+        ModelName="there", PrimaryContainer={"Image": "capitals:1"}, ExecutionRoleArn=ROLE
+    )
+    sagemaker.create_transform_job(**transform_request("there", "there", "elsewhere"))
+
+    def status() -> str:
+        job = sagemaker.describe_transform_job(TransformJobName="there")
+        return str(job["TransformJobStatus"])
+
+    wait_until(lambda: status() == "Completed")
+    output = s3.get_object(Bucket="elsewhere", Key="there/out/a.csv.out")["Body"].read()
+    assert output == b"A\n"
+    groups = cloud.client("logs", **there).describe_log_groups()["logGroups"]
+    assert "/aws/sagemaker/TransformJobs" in [group["logGroupName"] for group in groups]
+
+
+def test_the_words_of_a_server_that_does_not_answer_are_in_the_jobs_log(
+    tmp_path: Path,
+) -> None:
+    serve = tmp_path / "serve"
+    serve.write_text(
+        "#!/usr/bin/env python3\nimport time\nprint('still loading', flush=True)\ntime.sleep(60)\n"
+    )
+    serve.chmod(0o755)
+    with LocalCloud(ping_timeout_s=1) as cloud:
+        cloud.images.register("silent", tmp_path)
+        cloud.client("s3").create_bucket(Bucket="some-bucket")
+        cloud.client("sagemaker").create_model(
+            ModelName="silent", PrimaryContainer={"Image": "silent"}, ExecutionRoleArn=ROLE
+        )
+        _drop(cloud, "some-bucket", "silent", a=b"1\n")
+        cloud.client("sagemaker").create_transform_job(
+            **transform_request("silent", "silent", "some-bucket")
+        )
+        job = _wait(cloud, "silent")
+        assert job["FailureReason"].startswith(
+            "AlgorithmError: Model container failed to respond to ping."
+        )
+        events = cloud.client("logs").filter_log_events(
+            logGroupName="/aws/sagemaker/TransformJobs", logStreamNamePrefix="silent/"
+        )["events"]
+        assert any("still loading" in event["message"] for event in events)
+        assert "still loading" in cloud.log_file.read_text()
 
 
 def test_a_job_in_flight_has_failed_after_a_restart(tmp_path: Path, image_dir: Path) -> None:
