@@ -29,7 +29,7 @@ from transform_engine.objects import Task, enumerate_tasks, output_key
 from transform_engine.packing import Payload
 from transform_engine.records import Recipe, gunzip
 from transform_engine.servers import ModelServers
-from transform_engine.settings import Readings, Settings, settings_for
+from transform_engine.settings import Settings, settings_for
 from transform_engine.spec import InstanceSpec
 from transform_engine.storage import Spool, Storage, split_uri
 
@@ -57,13 +57,12 @@ async def run_instance(
     log: LogSink,
     stop: asyncio.Event,
     on_event: Callable[[Event], None] = lambda event: None,
-    readings: Readings | None = None,
 ) -> InstanceResult:
     """Do an instance's share of a job and end its servers, however it ends.
 
     :param stop: when set, the work is given up and the result says stopped.
     """
-    work = asyncio.create_task(_Agent(spec, storage, log, on_event, readings).run())
+    work = asyncio.create_task(_Agent(spec, storage, log, on_event).run())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -90,14 +89,12 @@ class _Agent:
         storage: Storage,
         log: LogSink,
         on_event: Callable[[Event], None],
-        readings: Readings | None,
     ) -> None:
         self._spec = spec
         self._request = spec.job.request
         self._storage = storage
         self._log = log
         self._on_event = on_event
-        self._readings = readings
         self._out_bucket, self._out_prefix = split_uri(
             self._request["TransformOutput"]["S3OutputPath"]
         )
@@ -108,7 +105,7 @@ class _Agent:
             tasks = await asyncio.to_thread(self._share)
             await servers.start(self._storage, Path(self._spec.job.work_dir))
             offered = await servers.servers[0].parameters()
-            settings = settings_for(self._request, offered, self._readings)
+            settings = settings_for(self._request, offered, self._spec.job.readings)
             self._say(settings.log_line)
             self._on_event(
                 {

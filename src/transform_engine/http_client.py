@@ -14,6 +14,7 @@ import httptools
 
 Stream = Callable[[], AsyncIterator[bytes]]
 Body = bytes | Stream
+_CR = "\r"
 
 
 class NoReply(Exception):
@@ -91,7 +92,8 @@ class HttpClient:
             f"Host: {self._host}:{self._port}",
             "User-Agent: Go-http-client/1.1",
         ]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
+        # A carriage return is allowed in a ContentType, and would forge a header here.
+        lines += [f"{name}: {value.replace(_CR, ' ')}" for name, value in headers.items()]
         if chunked:
             lines.append("Transfer-Encoding: chunked")
         elif method == "POST":

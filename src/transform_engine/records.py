@@ -63,6 +63,12 @@ class Recipe:
                 "ContentType must be text/csv, application/json or application/jsonlines for a "
                 f"filter or a join, got {settings.content_type or 'none'}; change it"
             )
+        framed = settings.split in ("RecordIO", "TFRecord")
+        if framed and not settings.single and (self.filters_input or settings.join):
+            return (
+                f"BatchStrategy must be SingleRecord for a filter on {settings.split}, "
+                "got MultiRecord; set it"
+            )
         if self.reads_replies and self._output_rows is None:
             return (
                 "Accept must be text/csv, application/json or application/jsonlines for a filter, "
@@ -85,14 +91,14 @@ class Recipe:
             return WholePacker(
                 prepare=self._prepare_whole, keep=settings.join, limit=settings.limit_bytes
             )
-        by_record = settings.single or self.filters_input or self.reads_replies
+        by_record = settings.single or self.filters_input or settings.join
         if settings.split == "Line" and not by_record and settings.limit_bytes is not None:
             return LinePacker(limit=settings.limit_bytes)
         return RecordPacker(
             splitter(settings.split, framed=not settings.single),
             prepare=self._prepare,
             single=settings.single,
-            keep=self.reads_replies,
+            keep=settings.join,
             limit=settings.limit_bytes,
         )
 
@@ -102,7 +108,7 @@ class Recipe:
         settings = self._settings
         return (
             settings.limit_bytes is None
-            and not (self.filters_input or self.reads_replies)
+            and not (self.filters_input or settings.join)
             and (settings.split == "None" or (settings.split == "Line" and not settings.single))
         )
 

@@ -1,9 +1,9 @@
 """A model's containers as processes on loopback: archive, environment, ports, ping, end."""
 
 import asyncio
+import itertools
 import json
 import os
-import random
 import shutil
 import socket
 import sys
@@ -30,10 +30,14 @@ _LINE_BYTES = 64 * 1024
 _PORTS = range(18000, 32000)
 
 
+# Processes that start at the same time look in different places.
+_TURNS = itertools.count(os.getpid() % 875 * 16)
+
+
 def free_port() -> int:
-    """Return a low port that nothing listens on."""
-    for _ in range(200):
-        port = random.choice(_PORTS)
+    """Return a low port that nothing listens on, another at every call."""
+    for turn in itertools.islice(_TURNS, len(_PORTS)):
+        port = _PORTS[turn % len(_PORTS)]
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -4,22 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from transform_engine.spec import Readings
+
 Strategy = Literal["MULTI_RECORD", "SINGLE_RECORD"]
 
 _STRATEGIES: Mapping[str, Strategy] = {
     "MULTIRECORD": "MULTI_RECORD",
     "SINGLERECORD": "SINGLE_RECORD",
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Readings:
-    """What no source tells about the service; the defaults are reference §11's proposals."""
-
-    slice_end_included: bool = False
-    bytes_in_mb: int = 2**20
-    line_feed_only_where_missing: bool = False
-    retry_5xx: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +54,7 @@ class Settings:
 
 
 def settings_for(
-    request: Mapping[str, Any], offered: Mapping[str, Any], readings: Readings | None = None
+    request: Mapping[str, Any], offered: Mapping[str, Any], readings: Readings
 ) -> Settings:
     """Return the effective settings: the job's value, else the container's, else the default.
 
@@ -93,7 +85,7 @@ def settings_for(
         inference_id=bool((request.get("DataCaptureConfig") or {}).get("GenerateInferenceId")),
         timeout_s=client.get("InvocationsTimeoutInSeconds", 600),
         max_retries=client.get("InvocationsMaxRetries", 3),
-        readings=readings or Readings(),
+        readings=readings,
     )
 
 

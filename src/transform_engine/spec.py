@@ -27,6 +27,16 @@ class Container:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Readings:
+    """What no source tells about the service; the defaults are reference §11's proposals."""
+
+    slice_end_included: bool = False
+    bytes_in_mb: int = 2**20
+    line_feed_only_where_missing: bool = False
+    retry_5xx: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class JobSpec:
     """One transform job.
 
@@ -51,6 +61,7 @@ class JobSpec:
     server_stop_timeout_s: float = 30
     model_size_limit_bytes: int = 30 * 2**30
     max_instances: int | None = None
+    readings: Readings = field(default_factory=Readings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,4 +102,6 @@ class InstanceSpec:
             Container(**{**container, "command": tuple(container["command"])})
             for container in spec.pop("model")["containers"]
         )
-        return cls(job=JobSpec(containers=containers, **spec), started_at=started_at, **own)
+        readings = Readings(**spec.pop("readings", {}))
+        job = JobSpec(containers=containers, readings=readings, **spec)
+        return cls(job=job, started_at=started_at, **own)

@@ -11,8 +11,7 @@ import pytest
 
 from transform_engine.agent import InstanceResult, run_instance
 from transform_engine.data_log import MemoryLog
-from transform_engine.settings import Readings
-from transform_engine.spec import Container, InstanceSpec, JobSpec
+from transform_engine.spec import Container, InstanceSpec, JobSpec, Readings
 from transform_engine.storage import FolderStorage, Spool
 
 _Request = Callable[..., dict[str, Any]]
@@ -38,7 +37,6 @@ def _run(
     job: JobSpec,
     bucket: FolderStorage,
     *,
-    readings: Readings | None = None,
     stop_after_s: float | None = None,
 ) -> tuple[InstanceResult, MemoryLog]:
     log = MemoryLog()
@@ -50,7 +48,7 @@ def _run(
         stop = asyncio.Event()
         if stop_after_s is not None:
             asyncio.get_running_loop().call_later(stop_after_s, stop.set)
-        return await run_instance(spec, storage=bucket, log=log, stop=stop, readings=readings)
+        return await run_instance(spec, storage=bucket, log=log, stop=stop)
 
     return asyncio.run(scenario()), log
 
@@ -126,8 +124,8 @@ def test_a_5xx_can_be_read_as_final(
 ) -> None:
     _write(bucket, "in/a.csv", b"1")
     model = container(script=[{"status": 500, "times": 1}, {"status": 200}])
-    readings = Readings(retry_5xx=False)
-    result, _ = _run(job_for(request_for(), [model]), bucket, readings=readings)
+    job = job_for(request_for(), [model], readings=Readings(retry_5xx=False))
+    result, _ = _run(job, bucket)
     assert len(invocations(model)) == 1
     assert result.failure_reason == "AlgorithmError: See job logs for more information"
 
@@ -318,6 +316,21 @@ def test_a_join_has_one_reply_line_for_each_record_over_several_requests(
     assert [base64.b64decode(c["body"]).count(b",") for c in invocations(model)] == [2, 2, 1]
 
 
+@pytest.mark.parametrize("limit", [6, 0])
+def test_replies_alone_are_filtered_row_by_row(
+    limit: int, request_for: _Request, container: _Containers, job_for: _Job, bucket: FolderStorage
+) -> None:
+    _write(bucket, "in/a.csv", b"1,2\n3,4\n")
+    request = request_for(
+        MaxPayloadInMB=limit,
+        TransformOutput={"Accept": "application/jsonlines"},
+        DataProcessing={"OutputFilter": "$.label"},
+    )
+    result, _ = _run(job_for(request, [container("json_label")]), bucket)
+    assert result.ok
+    assert _outputs(bucket) == {"out/a.csv.out": b"1\n1\n"}
+
+
 def test_inference_ids_are_members_of_json_and_captures_name_the_objects(
     request_for: _Request, container: _Containers, job_for: _Job, bucket: FolderStorage
 ) -> None:
@@ -368,3 +381,15 @@ def test_an_object_that_cannot_be_filtered_is_never_sent(
     assert result.failure_reason == "ClientError: See job logs for more information"
     assert invocations(model) == []
     assert any(line in said for said in log.agent_lines)
+
+
+def test_a_filter_cannot_look_into_framed_records_that_go_together(
+    request_for: _Request, container: _Containers, job_for: _Job, bucket: FolderStorage
+) -> None:
+    _write(bucket, "in/a", b"anything")
+    request = request_for(
+        TransformInput={"SplitType": "TFRecord"}, DataProcessing={"InputFilter": "$[1:]"}
+    )
+    result, log = _run(job_for(request, [container("echo")]), bucket)
+    assert result.failed == 1
+    assert any("BatchStrategy must be SingleRecord" in line for line in log.agent_lines)

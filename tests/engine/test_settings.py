@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from transform_engine.settings import container_environment, settings_for
+from transform_engine.spec import Readings
 
 _OFFERED = {"MaxConcurrentTransforms": 8, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 3}
 
@@ -43,7 +44,7 @@ def test_each_member_is_the_jobs_or_the_containers_or_the_default(
     offered: dict[str, Any],
     line: str,
 ) -> None:
-    assert settings_for(request_for(**given), offered).log_line == line
+    assert settings_for(request_for(**given), offered, Readings()).log_line == line
 
 
 def test_a_container_is_told_only_what_the_caller_set(
@@ -67,3 +68,9 @@ def test_a_container_is_told_only_what_the_caller_set(
         "SAGEMAKER_BATCH_STRATEGY": "SINGLE_RECORD",
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "4",
     }
+
+
+def test_a_megabyte_can_be_read_as_decimal(request_for: Callable[..., dict[str, Any]]) -> None:
+    request = request_for(MaxPayloadInMB=1)
+    assert settings_for(request, {}, Readings()).limit_bytes == 2**20
+    assert settings_for(request, {}, Readings(bytes_in_mb=10**6)).limit_bytes == 10**6
