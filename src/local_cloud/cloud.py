@@ -49,6 +49,8 @@ class LocalCloud:
     :param start_limit_s: how long the server may take to answer.
     :param ping_timeout_s: how long a model server may take to answer its first ping; on AWS it is
         half an hour.
+    :param instance_quota: how many instances of a type transform jobs may use at once, as a new
+        account's quota; no limit unless given.
     :param wait_scale: by what to multiply the waits of state machines (Wait, Retry).
     """
 
@@ -60,6 +62,7 @@ class LocalCloud:
         region: str = REGION,
         start_limit_s: float = 60.0,
         ping_timeout_s: float = 120.0,
+        instance_quota: int | None = None,
         wait_scale: float = 1.0,
     ) -> None:
         self.region = region
@@ -67,6 +70,7 @@ class LocalCloud:
         self._asked_state_dir = state_dir
         self._start_limit_s = start_limit_s
         self._ping_timeout_s = ping_timeout_s
+        self._instance_quota = instance_quota
         self._wait_scale = wait_scale
         self._marker = uuid.uuid4().hex
         self._port = 0
@@ -135,6 +139,11 @@ class LocalCloud:
                 *("--state-dir", str(self._state_dir)),
                 *("--parent", str(os.getpid())),
                 *("--ping-timeout-s", str(self._ping_timeout_s)),
+                *(
+                    ["--instance-quota", str(self._instance_quota)]
+                    if self._instance_quota is not None
+                    else []
+                ),
                 *(["--forget"] if self._asked_state_dir is None else []),
             ]
             self._server = subprocess.Popen(

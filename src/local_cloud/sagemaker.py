@@ -126,15 +126,16 @@ class SageMaker:
         return [{"Key": key, "Value": value} for key, value in merged.items()]
 
 
-def plug_in(*, launch: Callable[[Order], Run], state_dir: Path) -> None:
+def plug_in(*, launch: Callable[[Order], Run], state_dir: Path, instance_quota: int | None) -> None:
     """Add SageMaker to the emulator: API, CloudFormation resource, state machine tasks."""
     images = Images(state_dir / "images")
     runner = JobRunner(images, launch, work_root=state_dir / "jobs")
     models = Models(images)
-    service = SageMaker(models, TransformJobs(models, runner))
+    jobs = TransformJobs(models, runner, instance_quota=instance_quota)
+    service = SageMaker(models, jobs)
     emulator.add_service("sagemaker", TARGET_PREFIX, service)
     emulator.add_sdk_integration("sagemaker", TARGET_PREFIX, "SageMaker", _SDK_ERRORS)
-    transform_task.plug_in(service.jobs)
+    transform_task.plug_in(jobs)
     model_resource.plug_in(service)
 
 

@@ -40,6 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="seconds a model server may take to answer its first ping (default: as on AWS)",
     )
     parser.add_argument(
+        "--instance-quota",
+        type=int,
+        help="instances of a type that an account may use for transform jobs (default: no limit)",
+    )
+    parser.add_argument(
         "--forget", action="store_true", help="remove the state directory when this ends"
     )
     options = parser.parse_args(arguments)
@@ -55,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     emulator.configure(options.port, state_dir)
     if options.parent:
         _watch(options.parent, marker)
-    _plug_in(options.port, state_dir, options.ping_timeout_s)
+    _plug_in(options, state_dir)
     try:
         emulator.serve(options.port, options.listen_fd)
     finally:
@@ -68,14 +73,18 @@ def main(arguments: list[str] | None = None) -> int:
     os._exit(0)
 
 
-def _plug_in(port: int, state_dir: Path, ping_timeout_s: float) -> None:
+def _plug_in(options: argparse.Namespace, state_dir: Path) -> None:
     """Add what the emulator lacks. Imported late: the emulator reads the environment at import."""
     from local_cloud import patches, sagemaker
     from local_cloud.engine import Engine
 
     patches.apply()
-    engine = Engine(endpoint=f"http://127.0.0.1:{port}", ping_timeout_s=ping_timeout_s)
-    sagemaker.plug_in(launch=engine.launch, state_dir=state_dir)
+    engine = Engine(
+        endpoint=f"http://127.0.0.1:{options.port}", ping_timeout_s=options.ping_timeout_s
+    )
+    sagemaker.plug_in(
+        launch=engine.launch, state_dir=state_dir, instance_quota=options.instance_quota
+    )
 
 
 def _watch(parent: int, marker: str) -> None:

@@ -47,12 +47,16 @@ _OVER = ("Completed", "Failed", "Stopped")
 
 
 class TransformJobs:
-    """The jobs of every account and region, and the only writer of their statuses."""
+    """The jobs of every account and region, and the only writer of their statuses.
 
-    def __init__(self, models: Models, runner: JobRunner) -> None:
+    :param instance_quota: how many instances of a type an account may use at once.
+    """
+
+    def __init__(self, models: Models, runner: JobRunner, *, instance_quota: int | None) -> None:
         self.stored = emulator.scoped_dict()
         self._models = models
         self._runner = runner
+        self._instance_quota = instance_quota
         self._changed = threading.Condition()
 
     async def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class TransformJobs:
         await _input_must_exist(request, model)
         with self._changed:
             self._must_be_new(name)  # Looking at the input took a while.
+            self._must_be_within_quota(request["TransformResources"])
             job = _described(request)
             self.stored[name] = job
         self._announce(job)
@@ -130,6 +135,25 @@ class TransformJobs:
                 "ResourceInUse",
                 "Job name must be unique within an AWS account and region, and a job with this "
                 f"name already exists ({arn(name)})",
+            )
+
+    def _must_be_within_quota(self, resources: Mapping[str, Any]) -> None:
+        if self._instance_quota is None:
+            return
+        instance_type, delta = resources["InstanceType"], resources["InstanceCount"]
+        used = sum(
+            job["TransformResources"]["InstanceCount"]
+            for job in self.stored.values()
+            if job["TransformJobStatus"] not in _OVER
+            and job["TransformResources"]["InstanceType"] == instance_type
+        )
+        if used + delta > self._instance_quota:
+            raise Refusal(
+                "ResourceLimitExceeded",
+                f"The account-level service limit '{instance_type} for transform job usage' is "
+                f"{self._instance_quota} Instances, with current utilization of {used} Instances "
+                f"and a request delta of {delta} Instances. Please use AWS Service Quotas to "
+                "request an increase for this quota.",
             )
 
     def _find(self, name: str) -> dict[str, Any]:

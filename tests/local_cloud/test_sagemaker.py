@@ -426,6 +426,47 @@ def test_the_words_of_a_server_that_does_not_answer_are_in_the_jobs_log(
         assert "still loading" in cloud.log_file.read_text()
 
 
+def test_refuses_a_job_over_the_quota_and_a_machine_can_wait_for_its_turn(
+    image_dir: Path,
+) -> None:
+    with LocalCloud(instance_quota=1, wait_scale=0.1) as cloud:
+        cloud.images.register("capitals:1", image_dir)
+        cloud.client("s3").create_bucket(Bucket="some-bucket")
+        sagemaker = cloud.client("sagemaker")
+        sagemaker.create_model(
+            ModelName="m", PrimaryContainer={"Image": "capitals:1"}, ExecutionRoleArn=ROLE
+        )
+        _drop(cloud, "some-bucket", "first", a=b"SLOW\n")
+        _drop(cloud, "some-bucket", "second", a=b"1\n")
+        sagemaker.create_transform_job(**transform_request("first", "m", "some-bucket"))
+        second = transform_request("second", "m", "some-bucket")
+        with pytest.raises(
+            sagemaker.exceptions.ResourceLimitExceeded,
+            match=r"'ml\.m5\.large for transform job usage' is 1 Instances, with current utilization "
+            "of 1 Instances and a request delta of 1 Instances",
+        ):
+            sagemaker.create_transform_job(**second)
+
+        machine = _machine(second)
+        machine["States"]["Job"]["Retry"] = [
+            {
+                "ErrorEquals": ["SageMaker.ResourceLimitExceededException"],
+                "IntervalSeconds": 5,
+                "BackoffRate": 1,
+                "MaxAttempts": 90,
+            }
+        ]
+        waiting = run_machine(cloud, "waiting", machine, wait=False)
+        sagemaker.stop_transform_job(TransformJobName="first")
+        states = cloud.client("stepfunctions")
+        wait_until(
+            lambda: (
+                states.describe_execution(executionArn=waiting["executionArn"])["status"]
+                == "SUCCEEDED"
+            )
+        )
+
+
 def test_a_job_in_flight_has_failed_after_a_restart(tmp_path: Path, image_dir: Path) -> None:
     with LocalCloud(state_dir=tmp_path) as first:
         first.images.register("capitals:1", image_dir)
