@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="instances of a type that an account may use for transform jobs (default: no limit)",
     )
     parser.add_argument(
-        "--forget", action="store_true", help="remove the state directory when this ends"
+        "--forget",
+        action="store_true",
+        help="remove the state directory with the process that started this, which cannot any more",
     )
     options = parser.parse_args(arguments)
     try:
@@ -58,15 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
     state_dir = options.state_dir.resolve()
     emulator.configure(options.port, state_dir)
+    orphaned = threading.Event()
     if options.parent:
-        _watch(options.parent, marker)
+        _watch(options.parent, marker, orphaned)
     _plug_in(options, state_dir)
     try:
         emulator.serve(options.port, options.listen_fd)
     finally:
         processes.end(marker, grace_s=2.0)
-        if options.forget:
-            shutil.rmtree(state_dir, ignore_errors=True)  # Nobody will look for it again.
+        if options.forget and orphaned.is_set():
+            shutil.rmtree(state_dir, ignore_errors=True)
     # Worker threads of the emulator can block for ever; everything is saved by now.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -87,7 +90,7 @@ def _plug_in(options: argparse.Namespace, state_dir: Path) -> None:
     )
 
 
-def _watch(parent: int, marker: str) -> None:
+def _watch(parent: int, marker: str, orphaned: threading.Event) -> None:
     ours = os.getppid() == parent
 
     def wait_for_its_end() -> None:
@@ -95,6 +98,7 @@ def _watch(parent: int, marker: str) -> None:
         while os.getppid() == parent if ours else _exists(parent):
             time.sleep(_PARENT_POLL_S)
         print("local_cloud.server: the process that started this has ended, so this ends too")
+        orphaned.set()
         threading.Timer(_SHUTDOWN_LIMIT_S, _end_hard, [marker]).start()
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -124,6 +124,12 @@ def test_fails_with_the_last_log_lines_when_it_does_not_start(
         LocalCloud(state_dir=tmp_path).start()
 
 
+def test_fails_with_the_last_log_lines_when_the_server_breaks_down() -> None:
+    cloud = LocalCloud(ping_timeout_s="soon")  # type: ignore[arg-type]
+    with pytest.raises(CloudUnavailable, match=r"(?s)exit code 2.*invalid float value: 'soon'"):
+        cloud.start()
+
+
 def test_fails_when_it_does_not_answer_in_time() -> None:
     cloud = LocalCloud(start_limit_s=0)
     with pytest.raises(CloudUnavailable, match=r"must answer within 0 s.*raise start_limit_s"):

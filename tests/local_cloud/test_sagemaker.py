@@ -442,8 +442,8 @@ def test_refuses_a_job_over_the_quota_and_a_machine_can_wait_for_its_turn(
         second = transform_request("second", "m", "some-bucket")
         with pytest.raises(
             sagemaker.exceptions.ResourceLimitExceeded,
-            match=r"'ml\.m5\.large for transform job usage' is 1 Instances, with current utilization "
-            "of 1 Instances and a request delta of 1 Instances",
+            match=r"'ml\.m5\.large for transform job usage' is 1 Instances, with current "
+            "utilization of 1 Instances and a request delta of 1 Instances",
         ):
             sagemaker.create_transform_job(**second)
 
