@@ -4,6 +4,7 @@ What stands in the assembly is what goes to CloudFormation: this reads `manifest
 of nested assemblies, the Stages), publishes the assets, and creates or updates the stacks.
 """
 
+import functools
 import io
 import json
 import time
@@ -71,7 +72,7 @@ class Deployer:
         default_region: str,
         check: Callable[[], None],
     ) -> None:
-        self._client = client
+        self._client = functools.cache(client)
         self._images = images
         self._default_account = default_account
         self._default_region = default_region
@@ -165,12 +166,16 @@ class Deployer:
                 f"{source['executable']} makes; synthesize it to a path"
             )
         path = stack.folder / source["path"]
-        content = _zipped(path) if source.get("packaging") == "zip" else path.read_bytes()
-        try:
-            s3.put_object(Bucket=bucket, Key=key, Body=content)
-        except s3.exceptions.NoSuchBucket:
-            _make_bucket(s3, bucket, region)
-            s3.put_object(Bucket=bucket, Key=key, Body=content)
+        if not path.exists():
+            raise DeployFailed(
+                f"stack {stack.name} must have its assets in the assembly, got none at {path}; "
+                "run: cdk synth"
+            )
+        _ensure_bucket(s3, bucket, region)
+        if source.get("packaging") == "zip":
+            s3.put_object(Bucket=bucket, Key=key, Body=_zipped(path))
+        else:
+            s3.upload_file(str(path), bucket, key)
 
     def _publish_image(
         self, stack: _Stack, source: Mapping[str, Any], destination: Mapping[str, str]
@@ -317,11 +322,18 @@ def _exists(s3: Any, bucket: str, key: str) -> bool:
     return True
 
 
-def _make_bucket(s3: Any, bucket: str, region: str) -> None:
-    if region == "us-east-1":
-        s3.create_bucket(Bucket=bucket)
-    else:
-        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region})
+def _ensure_bucket(s3: Any, bucket: str, region: str) -> None:
+    """Make a bucket of the assembly's own choice; that of the bootstrap stack is there."""
+    try:
+        s3.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            raise
+        place = {"LocationConstraint": region}
+        s3.create_bucket(
+            Bucket=bucket,
+            **({"CreateBucketConfiguration": place} if region != "us-east-1" else {}),
+        )
 
 
 def _zipped(directory: Path) -> bytes:

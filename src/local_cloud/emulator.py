@@ -155,6 +155,11 @@ def scoped_dict() -> Any:
     return AccountRegionScopedDict()
 
 
+def all_values(store: Any) -> list[Any]:
+    """Return the values of a scoped dict, of every account and region."""
+    return list(store._data.values())
+
+
 def account() -> str:
     """Name the account of the request that this thread or task works on."""
     from ministack.core.responses import get_account_id

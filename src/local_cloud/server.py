@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 
 from local_cloud import emulator, processes
+from local_cloud.cloud import ACCOUNT
 from local_cloud.errors import LocalCloudError
 
 _PARENT_POLL_S = 0.5
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"local_cloud.server: {error}", file=sys.stderr)
         return 2
     marker = os.environ.setdefault(processes.MARKER, uuid.uuid4().hex)
-    os.environ.setdefault("AWS_ACCESS_KEY_ID", "000000000000")
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", ACCOUNT)
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
     state_dir = options.state_dir.resolve()
     emulator.configure(options.port, state_dir)

@@ -123,7 +123,7 @@ class TransformJobs:
 
     def interrupted(self) -> None:
         """Fail the jobs that a former process of this cloud left in flight."""
-        for job in self.stored._data.values():
+        for job in emulator.all_values(self.stored):
             if job["TransformJobStatus"] not in _OVER:
                 job["FailureReason"] = INTERNAL_ERROR  # What a lost instance gives on AWS.
                 job["TransformEndTime"] = _now()
@@ -186,12 +186,16 @@ class TransformJobs:
         for member in _TIMES:
             if member in detail:
                 detail[member] = datetime.fromtimestamp(detail[member], UTC).isoformat()
-        emulator.put_event(
-            "aws.sagemaker",
-            "SageMaker Transform Job State Change",
-            job["TransformJobArn"],
-            detail,
-        )
+        try:
+            emulator.put_event(
+                "aws.sagemaker",
+                "SageMaker Transform Job State Change",
+                job["TransformJobArn"],
+                detail,
+            )
+        except Exception:
+            # An event is best effort, here as on AWS: a broken rule must not lose the job.
+            _LOG.exception("job %s: event", job["TransformJobName"])
 
 
 def arn(name: str) -> str:

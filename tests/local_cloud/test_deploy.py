@@ -176,6 +176,13 @@ def test_fails_when_there_is_no_assembly(cloud: LocalCloud, tmp_path: Path) -> N
         cloud.deploy(tmp_path)
 
 
+def test_fails_when_an_asset_is_missing(cloud: LocalCloud, tmp_path: Path) -> None:
+    files = {"gone.zip": (Path("asset.gone"), "zip", "1")}
+    write_assembly(tmp_path, {"Gone": {"Resources": {}}}, files=files)
+    with pytest.raises(DeployFailed, match=r"Gone must have its assets.*asset\.gone; run: cdk"):
+        cloud.deploy(tmp_path)
+
+
 def test_fails_when_stacks_depend_on_each_other(cloud: LocalCloud, tmp_path: Path) -> None:
     empty: dict[str, Any] = {"Resources": {}}
     write_assembly(tmp_path, {"A": empty, "B": empty}, depends_on={"A": ["B"], "B": ["A"]})
