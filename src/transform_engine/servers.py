@@ -71,7 +71,7 @@ def unpack_model(storage: Storage, url: str, folder: Path, *, limit_bytes: int) 
                         f"the model must unpack to at most {limit_bytes} bytes, got more from "
                         f"{url}; remove what the server does not need",
                     )
-                tar.extract(member, folder, filter="data")
+                _unpack_member(tar, member, folder.resolve())
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InstanceFailed(
             SEE_LOGS,
@@ -79,6 +79,37 @@ def unpack_model(storage: Storage, url: str, folder: Path, *, limit_bytes: int) 
         ) from error
     finally:
         archive.unlink(missing_ok=True)
+
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Unpack a file, a folder or a link that stays inside (tarfile filters need 3.11.4)."""
+    # Resolved against what is unpacked already: a link must not lead the next member out.
+    parent = _inside(folder, folder / Path(member.name).parent)
+    target = parent / Path(member.name).name
+    if member.isdir():
+        _inside(folder, target).mkdir(parents=True, exist_ok=True)
+        return
+    parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # The later of two members with one name stays.
+    content = tar.extractfile(member) if member.isfile() else None
+    if content is not None:
+        with content, target.open("xb") as file:
+            shutil.copyfileobj(content, file)
+        target.chmod(0o755 if member.mode & 0o100 else 0o644)
+    elif member.issym():
+        _inside(folder, parent / member.linkname)
+        target.symlink_to(member.linkname)
+    elif member.islnk():
+        target.hardlink_to(_inside(folder, folder / member.linkname))
+    else:
+        raise tarfile.TarError(f"{member.name} is a device")
+
+
+def _inside(folder: Path, path: Path) -> Path:
+    resolved = path.resolve()
+    if not resolved.is_relative_to(folder):
+        raise tarfile.TarError(f"{path} leads outside the model's folder")
+    return resolved
 
 
 class ModelServer:

@@ -182,22 +182,46 @@ def _archive(bucket: FolderStorage, *members: tuple[tarfile.TarInfo, bytes]) -> 
 
 
 def test_a_model_archive_is_unpacked(bucket: FolderStorage, tmp_path: Path) -> None:
-    url = _archive(bucket, (tarfile.TarInfo("code/a.txt"), b"model"))
-    unpack_model(bucket, url, tmp_path / "model", limit_bytes=1000)
-    assert (tmp_path / "model" / "code" / "a.txt").read_bytes() == b"model"
+    program = tarfile.TarInfo("code/run")
+    program.mode = 0o4777
+    url = _archive(
+        bucket,
+        (tarfile.TarInfo("./a.txt"), b"overwritten"),
+        (tarfile.TarInfo("a.txt"), b"model"),
+        (program, b"#!"),
+        (_link("code/soft", "../a.txt"), b""),
+        (_link("hard", "code/run", tarfile.LNKTYPE), b""),
+    )
+    folder = tmp_path / "model"
+    unpack_model(bucket, url, folder, limit_bytes=1000)
+    assert (folder / "a.txt").read_bytes() == (folder / "code" / "soft").read_bytes() == b"model"
+    assert (folder / "hard").read_bytes() == b"#!"
+    assert (folder / "code" / "run").stat().st_mode & 0o7777 == 0o755
 
 
-def _link(name: str, target: str) -> tarfile.TarInfo:
+def _link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
     link = tarfile.TarInfo(name)
-    link.type, link.linkname = tarfile.SYMTYPE, target
+    link.type, link.linkname = kind, target
     return link
+
+
+def _device() -> tarfile.TarInfo:
+    device = tarfile.TarInfo("null")
+    device.type = tarfile.CHRTYPE
+    return device
 
 
 @pytest.mark.parametrize(
     ("members", "problem"),
     [
         pytest.param([(tarfile.TarInfo("../escape"), b"x")], "safe tar.gz", id="climbs out"),
+        pytest.param([(tarfile.TarInfo("/etc/escape"), b"x")], "safe tar.gz", id="starts outside"),
         pytest.param([(_link("l", "/etc"), b"")], "safe tar.gz", id="links out"),
+        pytest.param([(_link("a/l", "../.."), b"")], "safe tar.gz", id="links up and out"),
+        pytest.param(
+            [(_link("l", "../escape", tarfile.LNKTYPE), b"")], "safe tar.gz", id="hard link out"
+        ),
+        pytest.param([(_device(), b"")], "safe tar.gz", id="a device"),
         pytest.param([(tarfile.TarInfo("big"), b"x" * 101)], "at most 100 bytes", id="too large"),
     ],
 )
