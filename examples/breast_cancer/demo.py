@@ -44,6 +44,10 @@ PROJECT = EXAMPLE.parents[1]
 LOOKUPS = 6
 WIDTH = 104
 RUN_LIMIT_S = 120.0
+TO_EXPORT = (
+    *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+)
 PING_LIMIT_S = 30.0
 # As rich's own, but with no font to fetch: the picture must look the same without a network.
 SVG_FONTS = 'font-family: "Fira Code", "DejaVu Sans Mono", Menlo, Consolas, monospace;'
@@ -314,9 +318,7 @@ def summary(status: Status) -> str:
 def stay(screen: Screen, cloud: LocalCloud, client: PipelineClient, record_id: str) -> None:
     """Leave the cloud up until Ctrl-C."""
     environment = " ".join(
-        f"{name}={value}"
-        for name, value in cloud.environment().items()
-        if name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+        f"{name}={value}" for name, value in cloud.environment().items() if name in TO_EXPORT
     )
     bucket = client.input_bucket
     drop = EXAMPLE / "build" / "drops" / "patients-01.csv"

@@ -48,9 +48,9 @@ def overview(status: Status, outputs: Mapping[str, int], *, newest: int = 20) ->
 def drops_table(drops: list[Drop], newest: int) -> Table:
     """Return the newest drops, with the reasons of those that failed."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", expand=False)
-    table.add_column("drop", no_wrap=True)
-    table.add_column("size", justify="right")
-    table.add_column("status")
+    table.add_column("drop", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
     table.add_column("why", overflow="fold")
     for drop in drops[-newest:]:
         why = drop.reason.removeprefix(f"{drop.key}: ")
@@ -64,9 +64,9 @@ def drops_table(drops: list[Drop], newest: int) -> Table:
 def runs_table(runs: list[Run], newest: int) -> Table:
     """Return the newest runs and what became of their drops."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", expand=False)
-    table.add_column("run", no_wrap=True)
+    table.add_column("run", overflow="fold")
     for name in ("drops", "done", "failed", "again"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for run in runs[-newest:]:
         counts = [

@@ -34,8 +34,8 @@ FAILED = replace(DROP, status="failed", reason="input/a [1].csv: ClientError: 40
 CLOSED = replace(RUN, status="closed", outcome="Failed", failed=2)
 
 
-def text_of(picture: Any) -> str:
-    console = Console(file=io.StringIO(), width=110)
+def text_of(picture: Any, *, width: int = 110) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(picture)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -44,6 +44,13 @@ def text_of(picture: Any) -> str:
 def test_a_failed_drop_shows_its_reason_without_saying_its_key_twice() -> None:
     shown = text_of(overview(Status(drops=[FAILED], runs=[]), {}))
     assert "input/a [1].csv   7700 B   failed   ClientError: 400: row 7 is bad" in shown
+
+
+def test_a_narrow_terminal_folds_names_and_loses_no_column() -> None:
+    long_run = replace(CLOSED, run_id="breast-cancer-69e87564-20261122t101912-13eca7")
+    shown = text_of(overview(Status(drops=[FAILED], runs=[long_run]), {}), width=80)
+    for word in ("drops", "done", "failed", "again", "status", "Failed", "row 7"):
+        assert word in shown
 
 
 def test_a_running_job_shows_how_many_of_its_outputs_are_there() -> None:
