@@ -101,7 +101,7 @@ def test_a_cloud_that_is_killed_is_noticed_and_leaves_nothing(assembly: Path, tr
     assert trace.nothing_is_left(), trace.processes()
 
 
-@pytest.mark.parametrize("line", ["trained", "synthesized", "drop "])
+@pytest.mark.parametrize("line", ["local cloud is up", "trained", "synthesized", "drop "])
 def test_ctrl_c_at_any_stage_of_the_demo_leaves_nothing(trace: Trace, line: str) -> None:
     demo = Path(__file__).parents[2] / "examples" / "breast_cancer" / "demo.py"
     with subprocess.Popen(
