@@ -11,11 +11,27 @@ from local_cloud import LocalCloud
 from .conftest import PROJECT, Trace, deployed
 
 LIMIT_S = 200
+WAY = "docs/the-way-of-a-drop.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (PROJECT / "README.md").read_text(), re.M | re.S)
 
 
 def test_there_is_no_code_block_that_no_test_here_runs() -> None:
     assert [language for language, _ in BLOCKS] == ["python", "bash", "bash", "bash"]
+
+
+def test_every_file_that_the_documents_name_is_there() -> None:
+    text = "".join((PROJECT / name).read_text() for name in ("README.md", WAY))
+    roots = ("app.py", "pipelines.yaml", "constructs", "lambdas", "src", "examples", "tests")
+    files = {
+        path.as_posix()
+        for root in roots
+        for path in [PROJECT / root, *(PROJECT / root).rglob("*.py")]
+    }
+    named = re.findall(r"`([\w/-]+\.(?:py|yaml))`", text)
+    assert len(named) > 30
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in files)] == []
+    linked = re.findall(r"\]\(([^)]+)\)", (PROJECT / "README.md").read_text())
+    assert [link for link in linked if not (PROJECT / link).exists()] == []
 
 
 def test_the_construct_example_synthesizes_in_twelve_statements_or_so(
