@@ -19,8 +19,8 @@ import boto3
 from transform_lambdas import clock, metrics
 from transform_lambdas.batches import Batch, BatchPolicy
 from transform_lambdas.clock import Clock, utc_now
-from transform_lambdas.executions import Executions
-from transform_lambdas.ledger import CLAIMED, CLAIMING, SETTLED, Ledger, Run
+from transform_lambdas.executions import ENDED, Executions
+from transform_lambdas.ledger import CLAIMED, CLAIMING, CLOSED, SETTLED, Ledger, Run
 from transform_lambdas.run_files import RunFiles
 from transform_lambdas.wake_queue import WakeQueue
 
@@ -103,15 +103,16 @@ class Dispatcher:
             # A run that has to be finished again and again is looked at ever less often.
             pause_s = min(_LOOK_AGAIN_S * 2**run.finishes, _LOOK_AGAIN_LIMIT_S)
             if self._ledger.look_later(run, pause_s):
-                self._look_at(run)
+                self._look_at(run.run_id, may_finish=True)
 
     def look_at(self, run_id: str) -> None:
         """Take on one run, if it is open, because an execution of it is said to have ended."""
-        run = self._ledger.run(run_id)
-        if run is not None and run.due and run.execution:
-            self._look_at(run)
+        self._look_at(run_id, may_finish=False)
 
-    def _look_at(self, run: Run) -> None:
+    def _look_at(self, run_id: str, *, may_finish: bool) -> None:
+        run = self._ledger.run(run_id)
+        if run is None or run.status == CLOSED:
+            return
         if run.status in (CLAIMING, CLAIMED):
             self._take_on(run)
             return
@@ -120,7 +121,8 @@ class Dispatcher:
             self._start(run.run_id, run.execution)
         elif status == "SUCCEEDED" and run.status == SETTLED:
             self._ledger.close_run(run.run_id)
-        elif status in ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"):
+        elif status in ENDED and (may_finish or run.finishes == 0):
+            # What was finished once and died again is left to the pauses of the schedule.
             logger.warning("execution %s ended as %s; finishing its run", run.execution, status)
             execution = f"{run.run_id}-f{run.finishes + 1}"
             if self._ledger.begin_finish(run, execution):
@@ -143,6 +145,8 @@ class Dispatcher:
         """Bring a run from wherever it is before its start to a running execution."""
         if run.status == CLAIMING:
             claimed = self._ledger.claim(run.run_id, self._files.read_plan(run.run_id))
+            if claimed is None:
+                return False  # Another dispatch has taken it further meanwhile.
             if not claimed:
                 self._ledger.abandon(run)
                 return False

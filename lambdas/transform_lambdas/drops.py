@@ -58,6 +58,11 @@ class Drop:
     @property
     def problem(self) -> str | None:
         """Why this drop can never be scored, if so."""
+        if self.size == 0:
+            return (
+                "a drop must hold at least one record, got an empty object; "
+                "drop it again with its records, or name it as the batch's marker if it is one"
+            )
         length = len(self.key.encode())
         if length > KEY_LIMIT_BYTES:
             return (

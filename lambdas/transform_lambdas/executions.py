@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+ENDED = frozenset({"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"})
+
 
 class Executions:
     """Starts executions at most once a name, and tells how they are."""
@@ -22,7 +24,7 @@ class Executions:
             pass  # It was started before, which is all that is asked for.
 
     def status(self, name: str) -> str | None:
-        """Return RUNNING, SUCCEEDED, FAILED, TIMED_OUT or ABORTED; `None`: it never started."""
+        """Return RUNNING, PENDING_REDRIVE or one of `ENDED`; `None`: it never started."""
         arn = self._state_machine_arn.replace(":stateMachine:", ":execution:") + f":{name}"
         try:
             status: str = self._states.describe_execution(executionArn=arn)["status"]

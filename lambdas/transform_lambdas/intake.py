@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -29,8 +30,8 @@ class Intake:
         self._wake_queue = wake_queue
         self._marker = marker
 
-    def take(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, list[str]]:
-        """Record the messages' drops; return how many are new, and which messages must come again.
+    def take(self, messages: Sequence[Mapping[str, Any]]) -> tuple[Counter[str], list[str]]:
+        """Record the messages' drops; return metrics of them, and which messages must come again.
 
         A message that fails does not hold up the others: SQS delivers it again, and in the end
         moves it to the dead-letter queue.
@@ -44,20 +45,24 @@ class Intake:
         ]
         if len(failed) < len(messages):
             self._wake_queue.wake()
-        return sum(outcome or 0 for outcome in outcomes), failed
+        return sum(filter(None, outcomes), Counter(DropsReceived=0, DropsFailed=0)), failed
 
-    def _take_one(self, message: Mapping[str, Any]) -> int | None:
-        """Return the number of new drops in a message, or `None` if it has to come again."""
+    def _take_one(self, message: Mapping[str, Any]) -> Counter[str] | None:
+        """Return what to count of a message, or `None` if it has to come again."""
         try:
             event = json.loads(message["body"])
             drop = Drop.from_event(event)
             if drop.is_folder_marker:
                 logger.info("not a drop: %r is the marker of a folder", drop.key)
-                return 0
+                return Counter()
             if self._marker and drop.key.rsplit("/", 1)[-1] == self._marker:
                 self._ledger.mark(drop.dropped_at)
-                return 0
-            return int(self._ledger.record(drop))
+                return Counter()
+            if not self._ledger.record(drop):
+                return Counter()
+            if drop.problem:
+                logger.warning("%s: %s", drop.key, drop.problem)
+            return Counter(DropsReceived=1, DropsFailed=int(drop.problem is not None))
         except Exception:  # one bad message must not hold up the rest; SQS keeps it
             logger.exception(
                 "an S3 event must be recorded, and message %s was not; it is delivered again",
@@ -80,6 +85,6 @@ def _intake() -> Intake:
 
 def handle(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point: a batch of SQS messages, each one EventBridge event."""
-    new, failed = _intake().take(event["Records"])
-    metrics.emit(os.environ["PIPELINE_ID"], {"DropsReceived": new})
+    counts, failed = _intake().take(event["Records"])
+    metrics.emit(os.environ["PIPELINE_ID"], counts)
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in failed]}

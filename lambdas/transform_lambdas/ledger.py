@@ -34,7 +34,7 @@ from transform_lambdas.drops import Drop
 QUEUE_INDEX = "queue"
 _SHARDS = 8  # one index partition takes 1,000 writes a second
 _CLAIMS_AT_ONCE = 49  # two writes a claim and one check of the run; a transaction takes 100
-_TRANSACTION_TRIES = 8
+_TRIES = 8
 _BATCH_GET_LIMIT = 100
 
 _GATHERING = {"pk": "gathering", "sk": "gathering"}
@@ -208,8 +208,8 @@ class Ledger:
             ]
         )
 
-    def claim(self, run_id: str, drops: Sequence[Drop]) -> list[Drop]:
-        """Claim what can be claimed for a run that is still claiming, and return it.
+    def claim(self, run_id: str, drops: Sequence[Drop]) -> list[Drop] | None:
+        """Claim what can be claimed for a run, and return it; `None`: the run claims no more.
 
         A drop is left out when it no longer waits, or when another run holds a version of its key.
         What the run has already is claimed still, so that a claim cut short can be repeated.
@@ -231,8 +231,8 @@ class Ledger:
                 if not refused:
                     claimed += group
                     break
-                if 0 in refused:  # the run has gone on without us
-                    return claimed
+                if 0 in refused:
+                    return None
                 lost = {(position - 1) // 2 for position in refused}
                 group = [drop for position, drop in enumerate(group) if position not in lost]
         return claimed
@@ -493,7 +493,7 @@ class Ledger:
 
     def _transact(self, writes: list[dict[str, Any]]) -> set[int]:
         """Do all writes or none; return the positions of those whose condition does not hold."""
-        for attempt in range(1, _TRANSACTION_TRIES + 1):
+        for attempt in range(1, _TRIES + 1):
             try:
                 self._client.transact_write_items(TransactItems=writes)
             except self._client.exceptions.TransactionCanceledException as error:
@@ -505,20 +505,27 @@ class Ledger:
                 }
                 if refused:
                     return refused
-                if attempt == _TRANSACTION_TRIES:
+                if attempt == _TRIES:
                     raise
                 # A conflict with another transaction, or a throttle: it says nothing of the items.
-                time.sleep(random.uniform(0, 0.05 * 2**attempt))
+                _pause(attempt)
             else:
                 return set()
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _attempt(self, call: Any, **arguments: Any) -> bool:
-        try:
-            call(TableName=self._name, **arguments)
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return False  # Somebody was here before, which is what the condition is for.
-        return True
+        for attempt in range(1, _TRIES + 1):
+            try:
+                call(TableName=self._name, **arguments)
+            except self._client.exceptions.ConditionalCheckFailedException:
+                return False  # Somebody was here before, which is what the condition is for.
+            except self._client.exceptions.TransactionConflictException:
+                if attempt == _TRIES:
+                    raise
+                _pause(attempt)
+            else:
+                return True
+        raise AssertionError("unreachable: the last try returns or raises")
 
     def _item(self, key: dict[str, str]) -> dict[str, Any] | None:
         item: dict[str, Any] | None = self._client.get_item(
@@ -541,7 +548,7 @@ class Ledger:
 
     def _batch_get(self, keys: list[dict[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
         found: dict[tuple[str, str], dict[str, Any]] = {}
-        for attempt in range(1, _TRANSACTION_TRIES + 1):
+        for attempt in range(1, _TRIES + 1):
             request = {self._name: {"Keys": keys, "ConsistentRead": True}}
             answer = self._client.batch_get_item(RequestItems=request)
             for item in answer["Responses"].get(self._name, []):
@@ -549,14 +556,18 @@ class Ledger:
             keys = answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys", [])
             if not keys:
                 return found
-            time.sleep(random.uniform(0, 0.05 * 2**attempt))
+            _pause(attempt)
         raise TimeoutError(
             f"DynamoDB must return every item that is asked for, {len(keys)} are left after "
-            f"{_TRANSACTION_TRIES} tries; the call is repeated later"
+            f"{_TRIES} tries; the call is repeated later"
         )
 
     def _later(self, seconds: float) -> str:
         return clock.to_text(self._now() + timedelta(seconds=seconds))
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(random.uniform(0, 0.05 * 2**attempt))
 
 
 def _drop_key(drop: Drop) -> dict[str, str]:

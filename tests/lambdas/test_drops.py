@@ -43,6 +43,12 @@ def test_only_an_empty_object_that_ends_in_a_slash_is_a_folder(
     assert Drop(key, "1", size, "", "", "").is_folder_marker is is_marker
 
 
+def test_an_empty_object_holds_nothing_to_score() -> None:
+    problem = Drop("input/_SUCCESS", "1", 0, "", "", "").problem
+    assert problem is not None
+    assert "name it as the batch's marker" in problem
+
+
 def test_a_key_whose_output_would_have_too_long_a_key_says_so() -> None:
     assert Drop("é" * (KEY_LIMIT_BYTES // 2), "1", 1, "", "", "").problem is None
     problem = Drop("é" * KEY_LIMIT_BYTES, "1", 1, "", "", "").problem

@@ -45,9 +45,12 @@ def test_a_folder_is_no_drop(world: World) -> None:
     assert world.statuses() == {}
 
 
-def test_an_empty_file_is_a_drop(world: World) -> None:
-    world.take(world.event("input/empty.csv", b""))
-    assert world.statuses() == {"input/empty.csv": "waiting"}
+def test_an_empty_file_fails_at_once_and_says_what_to_do(world: World) -> None:
+    drop = world.drop("input/empty.csv", b"")
+    assert world.statuses() == {"input/empty.csv": "failed"}
+    assert "got an empty object; drop it again with its records" in world.reason(drop)
+    world.pass_time(60)
+    assert world.dispatch() == []
 
 
 def test_a_key_that_is_too_long_fails_at_once_and_says_so(world: World) -> None:

@@ -217,6 +217,24 @@ def test_an_execution_that_dies_after_settle_is_finished_too_so_that_all_is_inde
     assert world.prediction_table.scan()["Count"] == 1
 
 
+def test_a_run_that_dies_again_and_again_is_finished_ever_less_often(world: World) -> None:
+    world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.executions.statuses[run_id] = "FAILED"
+    finished_at: list[int] = []
+    for minute in range(1, 32):
+        world.pass_time(60)
+        world.dispatch()
+        for name in list(world.executions.statuses):
+            if world.executions.statuses[name] == "RUNNING":
+                finished_at.append(minute)
+                world.executions.statuses[name] = "FAILED"
+                world.execution_ended(name)  # the event alone must not spin it
+
+    assert finished_at == [1, 2, 4, 8, 16]
+
+
 def test_a_status_event_that_comes_before_its_time_changes_nothing(world: World) -> None:
     world.drop("input/a.csv")
     world.pass_time(60)
