@@ -66,7 +66,7 @@ class BatchTransformGrants:
             )
         routes = Stack.of(self._pipeline).format_arn(
             resource=lookup.api.api_id,
-            resource_name="*/GET/predictions/*",
+            resource_name="*/GET/predictions*",
             service="execute-api",
         )
         self._allow(

@@ -12,8 +12,8 @@ from constructs import Construct
 from batch_transform.functions import TransformFunctions
 from batch_transform.index import Index
 
-_PATH = "/predictions/{id}"
-# The path holds a record's id, so the log has the route instead.
+_PATHS = ("/predictions", "/predictions/{id}")  # the first takes any id, as ?id=…
+# Path and query hold a record's id, so the log has the route instead.
 _ACCESS_LOG = {
     "request_id": "$context.requestId",
     "caller": "$context.identity.userArn",
@@ -25,7 +25,7 @@ _ACCESS_LOG = {
 
 
 class Lookup(Construct):
-    """`GET /predictions/{id}`: the newest prediction of a record, or its history."""
+    """`GET /predictions/{id}` or `?id=…`: the newest prediction of a record, or its history."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Lookup(Construct):
             default_authorizer=authorizers.HttpIamAuthorizer(),
             description=f"Predictions of the batch transform pipeline {pipeline_id}",
         )
-        self.routes = self.api.add_routes(
-            path=_PATH,
-            methods=[apigateway.HttpMethod.GET],
-            integration=integrations.HttpLambdaIntegration("Lookup", self.function),
-        )
+        integration = integrations.HttpLambdaIntegration("Lookup", self.function)
+        for path in _PATHS:
+            self.api.add_routes(
+                path=path, methods=[apigateway.HttpMethod.GET], integration=integration
+            )
         access_logs = logs.LogGroup(
             self, "AccessLogs", removal_policy=RemovalPolicy.DESTROY, retention=log_retention
         )

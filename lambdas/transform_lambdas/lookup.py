@@ -1,4 +1,8 @@
-"""Record id in, prediction out: the Lambda behind `GET /predictions/{id}`."""
+"""Record id in, prediction out: the Lambda behind the HTTP API.
+
+`GET /predictions/{id}` is for ids that a path can hold; `GET /predictions?id=…` is for all: what
+becomes of an escaped `/` or `%` in a path differs between gateways, a query arrives as it was sent.
+"""
 
 import json
 import os
@@ -6,6 +10,7 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
+from urllib.parse import parse_qsl
 
 import boto3
 
@@ -21,6 +26,9 @@ def answer(
 
     :param history: how many predictions are asked for, as it stands in the query; none: the newest.
     """
+    if not record_id:
+        message = "a lookup must name an id, got none; ask for /predictions?id=…"
+        return 400, {"message": message}
     limit = 1
     if history is not None:
         if not (history.isdecimal() and 1 <= int(history) <= _HISTORY_LIMIT):
@@ -34,6 +42,13 @@ def answer(
     if history is None:
         return 200, {"id": record_id, **found[0]}
     return 200, {"id": record_id, "predictions": found}
+
+
+def asked_for(event: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return the id and the history that a request asks for; the id is empty if it has none."""
+    query = dict(parse_qsl(event["rawQueryString"], keep_blank_values=True))
+    path = event.get("pathParameters") or {}
+    return path.get("id") or query.get("id", ""), query.get("history")
 
 
 def _readable(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,12 +67,8 @@ def _table() -> PredictionTable:
 
 def handle(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point: an HTTP API event of payload format 2.0."""
-    status, body = answer(
-        _table(),
-        event["pathParameters"]["id"],
-        (event.get("queryStringParameters") or {}).get("history"),
-        now_s=int(time.time()),
-    )
+    record_id, history = asked_for(event)
+    status, body = answer(_table(), record_id, history, now_s=int(time.time()))
     return {
         "statusCode": status,
         "headers": {"content-type": "application/json"},

@@ -231,7 +231,7 @@ class PipelineClient:
                 f"pipeline {self.pipeline_id} must have an index to look ids up, got none; "
                 "give the construct index=PredictionIndex(...) and deploy it"
             )
-        url = f"{self._api_url()}/predictions/{quote(record_id, safe='')}"
+        url = f"{self._api_url()}/predictions?id={quote(record_id, safe='')}"
         status, body = _get(url, self._signed(url))
         if status == 404 and _NO_ROUTE not in body:
             return None

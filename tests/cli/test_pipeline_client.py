@@ -65,7 +65,7 @@ class Api(http.server.BaseHTTPRequestHandler):
         self.seen.append((self.path, self.headers.get("Authorization", "")))
         status = 404
         body: dict[str, Any] = {"message": "no such id"}
-        if self.path.endswith("/a%2Fb%20c"):
+        if self.path.endswith("?id=a%2Fb%20c"):
             status, body = (
                 200,
                 {
@@ -76,9 +76,9 @@ class Api(http.server.BaseHTTPRequestHandler):
                     "run_id": "churn-1-r1",
                 },
             )
-        elif self.path.endswith("/broken"):
+        elif self.path.endswith("?id=broken"):
             status = 500
-        elif self.path.endswith("/elsewhere"):
+        elif self.path.endswith("?id=elsewhere"):
             body = {"message": "Not Found"}
         text = json.dumps(body).encode()
         self.send_response(status)
@@ -114,7 +114,7 @@ def test_a_lookup_is_a_signed_call_of_the_api_at_the_endpoint(api: PipelineClien
     assert found is not None
     assert (found.record_id, found.prediction) == ("a/b c", ["a/b c", "0.9"])
     path, authorization = Api.seen[-1]
-    assert path == "/_aws/execute-api/abcd1234/$default/predictions/a%2Fb%20c"
+    assert path == "/_aws/execute-api/abcd1234/$default/predictions?id=a%2Fb%20c"
     assert "/us-east-1/execute-api/aws4_request" in authorization
 
 

@@ -17,7 +17,7 @@ COMMAND = Path(sys.executable).with_name("batch-transform")
 LIMIT_S = 60
 
 
-def test_files_that_are_no_csv_fail_with_a_reason_and_an_empty_one_holds_nothing_up(
+def test_files_that_are_empty_or_no_csv_fail_with_a_reason_and_hold_nothing_up(
     pipeline: Pipeline, rows: dict[str, list[str]]
 ) -> None:
     faults = {
@@ -37,8 +37,11 @@ def test_files_that_are_no_csv_fail_with_a_reason_and_an_empty_one_holds_nothing
         assert fault in drops[key].reason
         assert "\n" not in drops[key].reason
     assert drops[good].status == "done"
-    assert drops[empty].status == "done"
-    assert pipeline.output(empty) == b""
+    assert drops[empty].status == "failed"
+    assert drops[empty].reason == (
+        "a drop must hold at least one record, got an empty object; "
+        "drop it again with its records, or name it as the batch's marker if it is one"
+    )
 
 
 def test_a_server_that_never_answers_ping_is_given_up_and_its_last_words_are_shown(

@@ -68,14 +68,14 @@ def test_files_dropped_together_are_one_run_and_the_malformed_one_fails_alone(
 def test_a_prediction_is_found_by_id_and_an_unknown_id_is_not(
     pipeline: Pipeline, rows: Rows, score: Callable[[list[str]], float]
 ) -> None:
-    key = pipeline.drop("one.csv", csv_of({"1+1 = ä?": rows["P0001"]}))
+    key = pipeline.drop("one.csv", csv_of({"1/2+50% = ä?": rows["P0001"]}))
     pipeline.wait(key)
 
-    found = pipeline.client.lookup("1+1 = ä?")
+    found = pipeline.client.lookup("1/2+50% = ä?")
 
     assert found is not None
-    assert (found.record_id, found.source_key) == ("1+1 = ä?", key)
-    assert predicted(pipeline, "1+1 = ä?") == pytest.approx(score(rows["P0001"]), abs=1e-6)
+    assert (found.record_id, found.source_key) == ("1/2+50% = ä?", key)
+    assert predicted(pipeline, "1/2+50% = ä?") == pytest.approx(score(rows["P0001"]), abs=1e-6)
     assert pipeline.client.lookup("nobody") is None
 
 

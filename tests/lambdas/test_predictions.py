@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from transform_lambdas.lookup import answer
+from transform_lambdas.lookup import answer, asked_for
 from transform_lambdas.predictions import (
     Prediction,
     PredictionTable,
@@ -117,6 +117,28 @@ def test_fails_when_history_is_not_a_number_it_can_be(table: PredictionTable, hi
     status, body = answer(table, "7", history, now_s=0)
     assert status == 400
     assert "leave it out" in body["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "asked"),
+    [
+        pytest.param({"id": "P1"}, "", ("P1", None), id="in the path"),
+        pytest.param({"id": "P1"}, "history=3", ("P1", "3"), id="with its history"),
+        pytest.param(None, "id=a%2Fb%25%20c%2B%C3%A9", ("a/b% c+é", None), id="any id"),
+        pytest.param(None, "history=", ("", ""), id="none"),
+    ],
+)
+def test_an_id_is_read_from_path_or_query(
+    path: dict[str, str] | None, query: str, asked: tuple[str, str | None]
+) -> None:
+    event = {"rawQueryString": query}
+    assert asked_for(event | ({"pathParameters": path} if path else {})) == asked
+
+
+def test_fails_when_no_id_is_named(table: PredictionTable) -> None:
+    status, body = answer(table, "", None, now_s=0)
+    assert status == 400
+    assert "ask for /predictions?id=" in body["message"]
 
 
 def test_an_unknown_id_says_what_to_look_for(table: PredictionTable) -> None:

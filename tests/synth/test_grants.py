@@ -75,7 +75,7 @@ def test_who_looks_up_may_only_get_predictions(
     (statement,) = granted["Lookup"]
 
     assert statement["Action"] == "execute-api:Invoke"
-    assert "/*/GET/predictions/*" in str(statement["Resource"])
+    assert "/*/GET/predictions*" in str(statement["Resource"])
 
 
 def test_who_watches_writes_nothing(granted: dict[str, list[dict[str, Any]]]) -> None:
