@@ -330,12 +330,13 @@ def stay(screen: Screen, cloud: LocalCloud, client: PipelineClient, record_id: s
         f"  export {environment}",
         f"  aws s3 cp {os.path.relpath(drop)} s3://{bucket}/{client.input_prefix}again.csv",
         f"  aws s3 ls --recursive s3://{client.output_bucket}/predictions/",
-        f"  aws dynamodb scan --table-name {client.ledger_table} --output table",
+        f"  aws dynamodb scan --table-name {client.ledger_table} --output text "
+        "--query 'Items[?drop_status].[object_key.S, drop_status.S, reason.S]'",
         f"or, without the aws CLI: .venv/bin/batch-transform lookup {record_id} "
         f"--endpoint {cloud.endpoint}",
         "Ctrl-C ends the cloud.",
     ):
-        screen.console.print(line, soft_wrap=True)
+        screen.console.print(line, soft_wrap=True, markup=False)
     try:
         while True:
             time.sleep(1)
