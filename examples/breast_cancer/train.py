@@ -89,7 +89,7 @@ def _write_drops(rows: Sequence[Sequence[str]], folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     shares = np.array_split(np.arange(len(rows)), FILES)
     for number, share in enumerate(shares, start=1):
-        part = [list(rows[index]) for index in share]
+        part = [list(rows[int(index)]) for index in share]
         if number == MALFORMED_FILE:
             part[MALFORMED_ROW - 1][MALFORMED_COLUMN] = "n/a"
         path = folder / f"patients-{number:02}.csv"
