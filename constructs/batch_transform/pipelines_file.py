@@ -3,6 +3,7 @@
 A platform engineer's fifty pipelines are then one reviewable file, and `app.py` has no resource.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from aws_cdk import Duration, Environment, Size, Stack, Stage
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic import model_validator as validator
 
 from batch_transform.index import PredictionIndex
@@ -30,7 +31,29 @@ from batch_transform.settings import (
     TransformSettings,
 )
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]*$", max_length=64)]
+
+def _written(pattern: str, rule: str) -> AfterValidator:
+    """Refuse text of another form, in words instead of the pattern."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be {rule}, got {text!r}; correct it")
+        return text
+
+    return AfterValidator(check)
+
+
+Name = Annotated[
+    str,
+    _written(
+        r"[A-Za-z][A-Za-z0-9-]{0,63}", "at most 64 letters, digits and hyphens, a letter first"
+    ),
+]
+BucketName = Annotated[
+    str, _written(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "a bucket's plain name such as my-bucket")
+]
+# Duration and Size throw a JavaScript error at less than nothing.
+Amount = Annotated[int, Field(ge=0)]
 Place = tuple[str | int, ...]
 
 
@@ -91,7 +114,7 @@ class DataProcessingEntry(_Entry):
 class ModelClientEntry(_Entry):
     """`ModelClientConfig`."""
 
-    invocations_timeout_s: int | None = None
+    invocations_timeout_s: Amount | None = None
     invocations_max_retries: int | None = None
 
     def build(self) -> ModelClientConfig:
@@ -111,7 +134,7 @@ class FormatEntry(_Entry):
     assemble_with: AssembleWith | None = Field(default=None, strict=False)
     compression_type: CompressionType | None = Field(default=None, strict=False)
     batch_strategy: BatchStrategy | None = Field(default=None, strict=False)
-    max_payload_mib: int | None = None
+    max_payload_mib: Amount | None = None
     max_concurrent_transforms: int | None = None
     model_client: ModelClientEntry | None = None
     data_processing: DataProcessingEntry | None = None
@@ -170,7 +193,7 @@ class IndexEntry(_Entry):
     """`PredictionIndex`."""
 
     record_id: int | str
-    retention_days: int | None = None
+    retention_days: Amount | None = None
 
     def build(self) -> PredictionIndex:
         """Make the value object."""
@@ -183,9 +206,9 @@ class IndexEntry(_Entry):
 class BatchEntry(_Entry):
     """`BatchPolicy`."""
 
-    max_wait_s: int | None = None
+    max_wait_s: Amount | None = None
     max_objects: int | None = None
-    max_bytes: int | None = None
+    max_bytes: Amount | None = None
     marker: str | None = None
 
     def build(self) -> BatchPolicy:
@@ -207,13 +230,13 @@ class PipelineEntry(_Entry):
     settings: SettingsEntry | None = None
     index: IndexEntry | None = None
     batch: BatchEntry | None = None
-    input_bucket: str | None = None
-    output_bucket: str | None = None
+    input_bucket: BucketName | None = None
+    output_bucket: BucketName | None = None
     input_prefix: str | None = None
     input_suffix: str | None = None
     max_concurrent_runs: int | None = None
     max_attempts: int | None = None
-    job_timeout_s: int | None = None
+    job_timeout_s: Amount | None = None
     pipeline_id: str | None = None
 
     def build(self, scope: Construct, construct_id: str, folder: Path) -> BatchTransform:
@@ -239,8 +262,8 @@ class PipelineEntry(_Entry):
 class AccountEntry(_Entry):
     """Where a stage goes."""
 
-    account: Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
-    region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+    account: Annotated[str, _written(r"[0-9]{12}", "twelve digits in quotes")]
+    region: Annotated[str, _written(r"[a-z]{2}(-[a-z]+)+-\d", "a region such as eu-west-1")]
 
 
 class PipelinesFile(_Entry):
@@ -255,14 +278,16 @@ def define_pipelines(scope: Construct, path: Path) -> None:
 
     :raises PipelinesFileError: the file, or what it asks for, is not valid.
     """
-    tree = _read(path)
+    tree, members = _read(path)
     try:
-        content = PipelinesFile.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        content = PipelinesFile.model_validate(members)
     except ValidationError as refused:
         # A mistyped member is also a missing one, and its own name says more.
         error = min(refused.errors(), key=lambda error: error["type"] != "extra_forbidden")
         raise _error(path, tree, _place(error["loc"]), _sentence(error)) from None
     scopes: list[Construct] = [scope]
+    if len(content.accounts) > 1:
+        _check_buckets_of_several_accounts(path, tree, content)
     if content.accounts:
         scopes = [
             Stage(scope, name, env=Environment(account=entry.account, region=entry.region))
@@ -274,13 +299,33 @@ def define_pipelines(scope: Construct, path: Path) -> None:
                 pipeline.build(Stack(stacks, name), name, path.parent)
             except ValueError as refused:
                 sentence = str(refused).replace("\n", "; also: ")
-                raise _error(path, tree, ("pipelines", name), sentence) from refused
+                place = ("pipelines", name)
+                line = _line(tree, _named(tree, place, sentence))
+                raise _error(path, tree, place, sentence, line=line) from refused
 
 
-def _read(path: Path) -> yaml.Node:
-    """Return the file's tree, which knows its line numbers."""
+def _check_buckets_of_several_accounts(path: Path, tree: yaml.Node, content: PipelinesFile) -> None:
+    """Refuse buckets by name: a bucket tells the EventBridge of its own account and region only."""
+    for name, pipeline in content.pipelines.items():
+        for member in ("input_bucket", "output_bucket"):
+            bucket = getattr(pipeline, member)
+            if bucket is not None:
+                raise _error(
+                    path,
+                    tree,
+                    ("pipelines", name, member),
+                    f"must not be given with {len(content.accounts)} accounts, as a bucket is in "
+                    f"one of them only, got {bucket!r}; leave it out, or make an app for each "
+                    "account",
+                )
+
+
+def _read(path: Path) -> tuple[yaml.Node, Any]:
+    """Return the file's tree, which knows its line numbers, and what the tree says."""
     try:
-        tree = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
+        text = path.read_text("utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        members = yaml.safe_load(text)
     except FileNotFoundError:
         raise PipelinesFileError(
             f"{path.name} must be beside app.py, got nothing at {path}; "
@@ -291,18 +336,21 @@ def _read(path: Path) -> yaml.Node:
         raise PipelinesFileError(
             f"{path.name}:{line}: must be YAML, got {refused.problem}; correct the line"
         ) from None
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as refused:
+        raise PipelinesFileError(
+            f"{path.name}: must be text in UTF-8, got {refused.reason}; save it again as UTF-8"
+        ) from None
     if not isinstance(tree, yaml.MappingNode):
         raise PipelinesFileError(
             f"{path.name}:1: must have the member pipelines, got none; add a first pipeline"
         )
     for place, key in _twice(tree, ()):
-        raise _error(
-            path, tree, place, f"must have {key!r} once, got it twice; rename or remove one"
-        )
-    return tree
+        sentence = f"must have {key.value!r} once, got it twice; rename or remove one"
+        raise _error(path, tree, place, sentence, line=key.start_mark.line + 1)
+    return tree, members
 
 
-def _twice(node: yaml.Node, place: Place) -> Iterator[tuple[Place, str]]:
+def _twice(node: yaml.Node, place: Place) -> Iterator[tuple[Place, yaml.Node]]:
     """Yield the members that stand twice, of which YAML readers silently take the last."""
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
@@ -311,7 +359,7 @@ def _twice(node: yaml.Node, place: Place) -> Iterator[tuple[Place, str]]:
         seen = set()
         for key, value in node.value:
             if key.value in seen:
-                yield place, key.value
+                yield place, key
             seen.add(key.value)
             yield from _twice(value, (*place, key.value))
 
@@ -321,8 +369,10 @@ def _place(location: Place) -> Place:
     return tuple(part for part in location if part not in ("int", "str", "[key]"))
 
 
-def _error(path: Path, tree: yaml.Node, place: Place, sentence: str) -> PipelinesFileError:
-    line = _line(tree, place)
+def _error(
+    path: Path, tree: yaml.Node, place: Place, sentence: str, *, line: int | None = None
+) -> PipelinesFileError:
+    line = line or _line(tree, place)
     where = ".".join(map(str, place)) or "the file"
     return PipelinesFileError(f"{path.name}:{line}: {where}: {sentence}")
 
@@ -331,14 +381,47 @@ def _line(node: yaml.Node, place: Place) -> int:
     """Return the line of the deepest part of `place` that stands in the file."""
     line = node.start_mark.line + 1
     for part in place:
-        if not isinstance(node, yaml.MappingNode):
-            return line
-        found = [(key, value) for key, value in node.value if key.value == str(part)]
+        found = [(key, value) for key, value in _members(node) if key.value == str(part)]
         if not found:
             return line
         key, node = found[0]
         line = key.start_mark.line + 1
     return line
+
+
+def _members(node: yaml.Node) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+    """Yield a mapping's own members, then those that `<<` merges into it."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _members(item)
+    if isinstance(node, yaml.MappingNode):
+        yield from node.value
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                yield from _members(value)
+
+
+def _named(tree: yaml.Node, place: Place, sentence: str) -> Place:
+    """Return the place of the member below `place` that a refusal of the library names first."""
+    node = tree
+    for part in place:
+        node = next(value for key, value in _members(node) if key.value == str(part))
+    places = {_plain(str(below[-1])): below for below in _places(node, place)}
+    for word in re.findall(r"\w+", sentence.partition(", got")[0]):
+        if _plain(word) in places:
+            return places[_plain(word)]
+    return place
+
+
+def _places(node: yaml.Node, place: Place) -> Iterator[Place]:
+    for key, value in _members(node):
+        yield (*place, key.value)
+        yield from _places(value, (*place, key.value))
+
+
+def _plain(name: str) -> str:
+    """Write AWS's `MaxPayloadInMB`, the API's `max_payload` and our `max_payload_mib` alike."""
+    return re.sub(r"InMB$|InSeconds$|_mib$|_s$|_days$", "", name).replace("_", "").lower()
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
@@ -350,7 +433,11 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return "must be given, got nothing; add it"
     if kind == "value_error":
         return str(error["ctx"]["error"])
+    if kind in ("dict_type", "model_type"):
+        return f"must have members, got {got!r}; write them indented below it"
+    if kind == "too_short":
+        return "must have a member, got none; add the first"
     message = str(error["msg"]).replace("Input should", "must").replace("String should", "must")
-    if kind == "string_type":
+    if kind == "string_type" and not isinstance(got, list | dict | None):
         return f"{message}, got {got!r}; put it in quotes"
     return f"{message}, got {got!r}; correct it"

@@ -179,7 +179,7 @@ accounts:
         ),
         pytest.param(
             CHURN + "    instance_type: ml.m5.xlarge\n",
-            "pipelines.yaml:2: pipelines.Churn: "
+            "pipelines.yaml:5: pipelines.Churn: "
             "must have 'instance_type' once, got it twice; rename or remove one",
             id="member twice",
         ),
@@ -203,9 +203,74 @@ accounts:
         ),
         pytest.param(
             CHURN + "    input_prefix: in\n",
-            "pipelines.yaml:2: pipelines.Churn: input_prefix must end with '/' and not start "
+            "pipelines.yaml:5: pipelines.Churn: input_prefix must end with '/' and not start "
             "with it, got 'in'; use 'in/', or objects beside it would be taken for drops",
             id="what the library refuses",
+        ),
+        pytest.param(
+            CHURN + "    settings:\n      csv:\n        max_payload_mib: 200\n",
+            "pipelines.yaml:7: pipelines.Churn: MaxPayloadInMB must be at most 100, got 200; "
+            "lower it, or give 0 to send payloads of any size in chunks",
+            id="what the service refuses, in its own words",
+        ),
+        pytest.param(
+            CHURN + "    batch:\n      max_wait_s: -3\n",
+            "pipelines.yaml:6: pipelines.Churn.batch.max_wait_s: "
+            "must be greater than or equal to 0, got -3; correct it",
+            id="less than nothing",
+        ),
+        pytest.param(
+            CHURN + "    input_bucket: s3://arrivals/\n",
+            "pipelines.yaml:5: pipelines.Churn.input_bucket: "
+            "must be a bucket's plain name such as my-bucket, got 's3://arrivals/'; correct it",
+            id="a bucket's URI",
+        ),
+        pytest.param(
+            "pipelines:\n  Churn:\n",
+            "pipelines.yaml:2: pipelines.Churn: "
+            "must have members, got None; write them indented below it",
+            id="an empty pipeline",
+        ),
+        pytest.param(
+            "pipelines: {}\n",
+            "pipelines.yaml:1: pipelines: must have a member, got none; add the first",
+            id="an empty list of pipelines",
+        ),
+        pytest.param(
+            CHURN.replace("Churn", "churn_v1"),
+            "pipelines.yaml:2: pipelines.churn_v1: must be at most 64 letters, digits and "
+            "hyphens, a letter first, got 'churn_v1'; correct it",
+            id="a name that no stack can have",
+        ),
+        pytest.param(
+            CHURN + "    instance_count: !!python/name:os.system x\n",
+            "pipelines.yaml:5: must be YAML, got could not determine a constructor for the tag "
+            "'tag:yaml.org,2002:python/name:os.system'; correct the line",
+            id="a tag of Python's",
+        ),
+        pytest.param(
+            "pipelines: \x01\n",
+            "pipelines.yaml: must be text in UTF-8, got special characters are not allowed; "
+            "save it again as UTF-8",
+            id="a control character",
+        ),
+        pytest.param(
+            CHURN.replace("Churn:", "Churn: &all")
+            + "    input_prefix: in/\n  Other:\n    <<: *all\n    input_prefix: in\n",
+            "pipelines.yaml:8: pipelines.Other: input_prefix must end with '/' and not start "
+            "with it, got 'in'; use 'in/', or objects beside it would be taken for drops",
+            id="own member before a merged one",
+        ),
+        pytest.param(
+            CHURN
+            + "    input_bucket: arrivals\n"
+            + "accounts:\n"
+            + '  Test: {account: "111122223333", region: eu-west-1}\n'
+            + '  Prod: {account: "444455556666", region: us-east-1}\n',
+            "pipelines.yaml:5: pipelines.Churn.input_bucket: must not be given with 2 accounts, "
+            "as a bucket is in one of them only, got 'arrivals'; leave it out, or make an app for "
+            "each account",
+            id="one bucket for two accounts",
         ),
         pytest.param(
             "pipelines: [\n",
@@ -232,6 +297,14 @@ def test_fails_in_one_line_that_names_file_and_place(
         synthesized(write(text))
 
     assert str(refused.value) == message
+
+
+def test_fails_when_the_file_is_not_utf_8(write: Callable[[str], Path]) -> None:
+    path = write(CHURN)
+    path.write_bytes(CHURN.encode("utf-16"))
+
+    with pytest.raises(PipelinesFileError, match=r"must be text in UTF-8, got .*; save it again"):
+        synthesized(path)
 
 
 def test_fails_when_the_artifact_is_not_built(write: Callable[[str], Path]) -> None:
