@@ -36,6 +36,8 @@ class TransformBuckets(Construct):
         if input_bucket is not None and output_bucket is not None:
             _check_overlap(input_bucket, output_bucket, input_prefix)
         self.input_prefix = input_prefix
+        if input_bucket is not None and isinstance(input_bucket.node.scope, TransformBuckets):
+            _tell_eventbridge(input_bucket)  # another pipeline's: this one scores its predictions
         self.input: s3.IBucket = input_bucket or self._own_input(encryption_key, removal_policy)
         self.output: s3.IBucket = output_bucket or self._own_output(encryption_key, removal_policy)
 
@@ -59,14 +61,7 @@ class TransformBuckets(Construct):
 
     def _own_input(self, key: kms.IKey | None, removal_policy: RemovalPolicy) -> s3.Bucket:
         bucket = self._own_bucket("Input", key, removal_policy, lifecycle_rules=[])
-        # The L2's event_bridge_enabled brings a custom resource and its Lambda function.
-        cast(
-            s3.CfnBucket, bucket.node.default_child
-        ).notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
-            event_bridge_configuration=s3.CfnBucket.EventBridgeConfigurationProperty(
-                event_bridge_enabled=True
-            )
-        )
+        _tell_eventbridge(bucket)
         return bucket
 
     def _own_output(self, key: kms.IKey | None, removal_policy: RemovalPolicy) -> s3.Bucket:
@@ -111,6 +106,20 @@ class TransformBuckets(Construct):
             removal_policy=removal_policy,
             versioned=True,
         )
+
+
+def _tell_eventbridge(bucket: s3.IBucket) -> None:
+    """Let one of our buckets send its events.
+
+    The L2's event_bridge_enabled brings a custom resource and its Lambda function.
+    """
+    cast(
+        s3.CfnBucket, bucket.node.default_child
+    ).notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
+        event_bridge_configuration=s3.CfnBucket.EventBridgeConfigurationProperty(
+            event_bridge_enabled=True
+        )
+    )
 
 
 def _check_prefix(input_prefix: str) -> None:

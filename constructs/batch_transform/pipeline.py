@@ -26,6 +26,7 @@ from batch_transform.request import check_settings, job_request
 from batch_transform.run import Run
 from batch_transform.settings import TransformSettings
 from batch_transform.settle import Settle
+from batch_transform.sharing import check_sharing
 from batch_transform.state_machine import JOB_NAME, MANIFEST_URI, OUTPUT_URI
 from batch_transform.wake import WakeUps
 
@@ -59,6 +60,7 @@ class BatchTransform(Construct):
     :param batch: when waiting drops become a run. Default: `BatchPolicy()`.
     :param input_bucket: where drops arrive. One of yours must send its events to EventBridge (its
         properties, "Amazon EventBridge: On"), which CDK cannot see; without it no run ever starts.
+        The `output_bucket` of another pipeline does, so that one may score what another predicts.
         If a KMS key encrypts it, import it with `encryption_key`, or nothing may read it.
         Default: a new, private, versioned bucket.
     :param output_bucket: where predictions, reports and the files of runs appear. In one of
@@ -120,6 +122,9 @@ class BatchTransform(Construct):
             input_prefix=input_prefix,
             encryption_key=encryption_key,
             removal_policy=removal_policy,
+        )
+        check_sharing(
+            self, pipeline_id=self.pipeline_id, buckets=self.buckets, input_suffix=input_suffix
         )
         self.model = model.bind(Construct(self, "Model"), buckets=self.buckets, settings=settings)
         check_settings(

@@ -1,0 +1,126 @@
+"""What the pipelines of one app may share: buckets, but neither ids nor outputs, in no circle."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from aws_cdk import Stack, Stage, Token
+from constructs import Construct, IConstruct
+
+from batch_transform.buckets import PREDICTIONS, REPORTS, RUNS, TransformBuckets
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Keys:
+    """All keys of a bucket that begin and end in a certain way."""
+
+    bucket: str
+    prefix: str
+    suffix: str
+
+    def overlap(self, other: "_Keys") -> bool:
+        return (
+            self.bucket == other.bucket
+            and (self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix))
+            and (self.suffix.endswith(other.suffix) or other.suffix.endswith(self.suffix))
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pipeline:
+    path: str
+    identity: tuple[str, ...]
+    reads: _Keys
+    predictions: _Keys
+    writes: tuple[_Keys, ...]
+
+    def feeds(self, other: "_Pipeline") -> bool:
+        return any(written.overlap(other.reads) for written in self.writes)
+
+
+_OF_APP: WeakKeyDictionary[IConstruct, list[_Pipeline]] = WeakKeyDictionary()
+
+
+def check_sharing(
+    pipeline: Construct, *, pipeline_id: str, buckets: TransformBuckets, input_suffix: str
+) -> None:
+    """Refuse a pipeline that gets in the way of those that the app has already.
+
+    One that reads another's predictions is a chain, and welcome.
+
+    :raises ValueError: it would score its own output by way of others, replace the predictions of
+        another, or has its id.
+    """
+    own = _described(pipeline, pipeline_id, buckets, input_suffix)
+    others = _OF_APP.setdefault(pipeline.node.root, [])
+    for other in others:
+        if own.identity == other.identity:
+            raise ValueError(
+                "pipeline_id must be the only one of its kind in account and region, got "
+                f"{pipeline_id!r} for {other.path} and {own.path}; choose another, or leave it out"
+            )
+        if own.predictions.overlap(other.predictions):
+            raise ValueError(
+                "pipelines with one output bucket must have inputs of different keys, got "
+                f"{other.path} and {own.path} both under {own.reads.prefix!r}; give one of them "
+                "another output_bucket or input_prefix, or each would replace the other's "
+                "predictions"
+            )
+    circle = _circle(own, others)
+    if circle:
+        raise ValueError(
+            f"pipelines must not feed each other in a circle, got {' → '.join(circle)}; give one "
+            "of them another input_prefix or bucket, or they would score their own output for ever"
+        )
+    others.append(own)
+
+
+def _described(
+    pipeline: Construct, pipeline_id: str, buckets: TransformBuckets, input_suffix: str
+) -> _Pipeline:
+    stack = Stack.of(pipeline)
+    # Where the stacks of another stage go is not known here, unless they say so.
+    unknown = Token.is_unresolved(stack.account) or Token.is_unresolved(stack.region)
+    stage = Stage.of(pipeline)
+    where = stage.node.path if unknown and stage is not None else ""
+    output = buckets.output.bucket_name
+    # The output of input/a.csv is predictions/input/a.csv.out.
+    predictions = _Keys(
+        bucket=output, prefix=f"{PREDICTIONS}{buckets.input_prefix}", suffix=f"{input_suffix}.out"
+    )
+    return _Pipeline(
+        path=pipeline.node.path,
+        identity=(where, stack.environment, pipeline_id),
+        reads=_Keys(
+            bucket=buckets.input.bucket_name, prefix=buckets.input_prefix, suffix=input_suffix
+        ),
+        predictions=predictions,
+        writes=(
+            predictions,
+            _Keys(bucket=output, prefix=f"{REPORTS}{pipeline_id}-", suffix=".json"),
+            _Keys(bucket=output, prefix=f"{RUNS}{pipeline_id}-", suffix=""),
+        ),
+    )
+
+
+def _circle(own: _Pipeline, others: list[_Pipeline]) -> list[str]:
+    """Return the paths of a way from `own` back to it along what feeds what; none without one."""
+    came_from: dict[str, _Pipeline] = {}
+    ways = [own]
+    while ways:
+        feeder = ways.pop()
+        if feeder is not own and feeder.feeds(own):
+            return list(_way(own, feeder, came_from))
+        for other in others:
+            if other.path not in came_from and feeder.feeds(other):
+                came_from[other.path] = feeder
+                ways.append(other)
+    return []
+
+
+def _way(own: _Pipeline, last: _Pipeline, came_from: dict[str, _Pipeline]) -> Iterator[str]:
+    way = [own.path, last.path]
+    while last is not own:
+        last = came_from[last.path]
+        way.append(last.path)
+    yield from reversed(way)
