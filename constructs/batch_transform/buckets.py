@@ -29,6 +29,7 @@ class TransformBuckets(Construct):
         output_bucket: s3.IBucket | None,
         input_prefix: str,
         encryption_key: kms.IKey | None,
+        jobs_key: kms.IKey | None,
         removal_policy: RemovalPolicy,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -36,28 +37,38 @@ class TransformBuckets(Construct):
         if input_bucket is not None and output_bucket is not None:
             _check_overlap(input_bucket, output_bucket, input_prefix)
         self.input_prefix = input_prefix
+        self._jobs_key = jobs_key
         if input_bucket is not None and isinstance(input_bucket.node.scope, TransformBuckets):
             _tell_eventbridge(input_bucket)  # another pipeline's: this one scores its predictions
         self.input: s3.IBucket = input_bucket or self._own_input(encryption_key, removal_policy)
         self.output: s3.IBucket = output_bucket or self._own_output(encryption_key, removal_policy)
 
     @property
-    def keys(self) -> Sequence[kms.IKey]:
-        """The KMS keys of both buckets, each once."""
-        keys = [self.input.encryption_key, self.output.encryption_key]
-        return list({key.key_arn: key for key in keys if key is not None}.values())
+    def input_keys(self) -> list[kms.IKey]:
+        """The KMS keys of drops."""
+        return _once(self.input.encryption_key)
+
+    @property
+    def output_keys(self) -> list[kms.IKey]:
+        """The KMS keys of predictions, reports and the files of runs, each once."""
+        return _once(self.output.encryption_key, self._jobs_key)
 
     def inputs_arn(self) -> str:
         """Every object that can be a drop."""
         return self.input.arn_for_objects(f"{self.input_prefix}*")
 
-    def key_use(self, *actions: str) -> list[iam.PolicyStatement]:
-        """Return the statement that lets its holder use the buckets' keys; none without keys."""
-        if not self.keys:
+    def key_use(
+        self, *actions: str, keys: Sequence[kms.IKey] | None = None
+    ) -> list[iam.PolicyStatement]:
+        """Return the statement that lets its holder use the buckets' keys; none without keys.
+
+        :param keys: Default: those of both buckets.
+        """
+        if keys is None:
+            keys = _once(*self.input_keys, *self.output_keys)
+        if not keys:
             return []
-        return [
-            iam.PolicyStatement(actions=list(actions), resources=[key.key_arn for key in self.keys])
-        ]
+        return [iam.PolicyStatement(actions=list(actions), resources=[key.key_arn for key in keys])]
 
     def _own_input(self, key: kms.IKey | None, removal_policy: RemovalPolicy) -> s3.Bucket:
         bucket = self._own_bucket("Input", key, removal_policy, lifecycle_rules=[])
@@ -106,6 +117,10 @@ class TransformBuckets(Construct):
             removal_policy=removal_policy,
             versioned=True,
         )
+
+
+def _once(*keys: kms.IKey | None) -> list[kms.IKey]:
+    return list({key.key_arn: key for key in keys if key is not None}.values())
 
 
 def _tell_eventbridge(bucket: s3.IBucket) -> None:

@@ -32,7 +32,7 @@ class BatchTransformGrants:
                 resources=[buckets.inputs_arn()],
             ),
             # Parts of a multipart upload are read back under the key.
-            *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey"),
+            *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.input_keys),
         )
 
     def read(self, grantee: iam.IGrantable) -> None:
@@ -50,7 +50,7 @@ class BatchTransformGrants:
                 conditions={"StringLike": {"s3:prefix": prefixes}},
                 resources=[buckets.output.bucket_arn],
             ),
-            *buckets.key_use("kms:Decrypt"),
+            *buckets.key_use("kms:Decrypt", keys=buckets.output_keys),
         )
 
     def lookup(self, grantee: iam.IGrantable) -> None:

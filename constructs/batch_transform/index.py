@@ -115,7 +115,7 @@ class Index(Construct):
                     actions=["s3:GetObject"],
                     resources=[buckets.output.arn_for_objects(f"{RUNS}*")],
                 ),
-                *buckets.key_use("kms:Decrypt"),
+                *buckets.key_use("kms:Decrypt", keys=buckets.output_keys),
                 *self.allow("BatchWriteItem", "PutItem"),
             ],
             memory=Size.mebibytes(1024),

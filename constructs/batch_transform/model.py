@@ -312,13 +312,12 @@ def scoring_statements(
         ),
     ]
     capture_key = settings.data_capture.key if settings.data_capture else None
-    for key in (settings.output_key, capture_key):
-        if key is not None:
-            statements.append(
-                iam.PolicyStatement(
-                    actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[key.key_arn]
-                )
+    if capture_key is not None:
+        statements.append(
+            iam.PolicyStatement(
+                actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[capture_key.key_arn]
             )
+        )
     if settings.volume_key is not None:
         statements.append(
             iam.PolicyStatement(

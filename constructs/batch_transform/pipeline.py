@@ -121,6 +121,7 @@ class BatchTransform(Construct):
             output_bucket=output_bucket,
             input_prefix=input_prefix,
             encryption_key=encryption_key,
+            jobs_key=settings.output_key,
             removal_policy=removal_policy,
         )
         check_sharing(

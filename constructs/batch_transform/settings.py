@@ -160,7 +160,8 @@ class TransformSettings:
         100 / `max_concurrent_transforms`; 0 streams objects of any size.
     :param max_concurrent_transforms: requests in flight per instance.
     :param environment: goes to the model's container in addition to the model's own.
-    :param output_key: encrypts the outputs instead of the bucket's own default.
+    :param output_key: encrypts what a job writes, which lies under `runs/`, instead of the bucket's
+        own default. What is copied from there to `predictions/` has the bucket's default.
     :param volume_key: encrypts the instances' volume; refused for types with local NVMe storage.
     :param ami_version: chooses the NVIDIA driver of GPU instances.
     """

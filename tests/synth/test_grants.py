@@ -1,9 +1,14 @@
+import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aws_cdk import App, Stack
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
 
 from batch_transform import (
     BatchTransform,
@@ -102,3 +107,67 @@ def test_fails_when_the_grantee_can_have_no_policy() -> None:
 
     with pytest.raises(ValueError, match="let it assume a role and grant to that"):
         pipeline.grants.drop(iam.ServicePrincipal("glue.amazonaws.com"))
+
+
+@pytest.fixture(scope="module")
+def decrypted(synthesize: Callable[[Any], dict[str, Any]]) -> dict[str, set[str]]:
+    """The keys that each role decrypts with, by the beginning of its policy's name.
+
+    The input bucket, the output bucket and the jobs' outputs have a key each.
+    """
+
+    def define(stack: Stack) -> None:
+        keys = {
+            name: kms.Key.from_key_arn(
+                stack, f"Key{name}", f"arn:aws:kms:eu-west-1:111122223333:key/{name}"
+            )
+            for name in ("in", "out", "job")
+        }
+        pipeline = BatchTransform(
+            stack,
+            "Churn",
+            model=TransformModel.from_model_name("churn"),
+            instance_type="ml.m5.large",
+            settings=replace(TransformSettings.csv(), output_key=keys["job"]),
+            index=PredictionIndex(record_id=0),
+            input_bucket=s3.Bucket.from_bucket_attributes(
+                stack, "In", bucket_name="arrivals", encryption_key=keys["in"]
+            ),
+            output_bucket=s3.Bucket.from_bucket_attributes(
+                stack, "Out", bucket_name="scores", encryption_key=keys["out"]
+            ),
+        )
+        for grant in ("drop", "read", "score"):
+            role = iam.Role(stack, grant, assumed_by=iam.AccountRootPrincipal())
+            getattr(pipeline.grants, grant)(role)
+
+    return {
+        name: set(re.findall(r":key/(\w+)", json.dumps(policy["Properties"]["PolicyDocument"])))
+        for name, policy in synthesize(define)["Resources"].items()
+        if policy["Type"] == "AWS::IAM::Policy"
+    }
+
+
+@pytest.mark.parametrize(
+    ("role", "keys"),
+    [
+        pytest.param("drop", {"in"}, id="who drops"),
+        pytest.param("read", {"out", "job"}, id="who reads"),
+        pytest.param("score", {"in", "out", "job"}, id="the model"),
+        pytest.param("ChurnIndex", {"out", "job"}, id="index"),
+    ],
+)
+def test_a_role_decrypts_what_it_reads_and_no_more(
+    decrypted: dict[str, set[str]], role: str, keys: set[str]
+) -> None:
+    (found,) = [found for name, found in decrypted.items() if name.startswith(role)]
+
+    assert found == keys
+
+
+def test_settle_copies_outputs_of_jobs_that_have_a_key_of_their_own(
+    decrypted: dict[str, set[str]],
+) -> None:
+    (found,) = [found for name, found in decrypted.items() if name.startswith("ChurnSettle")]
+
+    assert found >= {"out", "job"}
