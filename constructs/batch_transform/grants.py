@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from aws_cdk import ArnFormat, Stack
 from aws_cdk import aws_iam as iam
 
-from batch_transform.buckets import PREDICTIONS, REPORTS
+from batch_transform.buckets import PREDICTIONS, REPORTS, RUNS
 from batch_transform.ledger import QUEUE_INDEX, table_key_use
 from batch_transform.model import scoring_statements
 
@@ -74,17 +74,32 @@ class BatchTransformGrants:
         )
 
     def watch(self, grantee: iam.IGrantable) -> None:
-        """Let `grantee` see drops and runs: the ledger, the executions, the SSM parameters."""
+        """Let `grantee` see drops and runs: the ledger, the executions, the SSM parameters.
+
+        `batch-transform status --pipeline <id>` needs no more. Not the jobs' logs, which lie in one
+        group with those of every job of the account.
+        """
         pipeline = self._pipeline
         stack = Stack.of(pipeline)
         ledger = pipeline.ledger.table.table_arn
         self._allow(
             grantee,
             iam.PolicyStatement(
-                actions=["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"],
+                actions=[
+                    "dynamodb:BatchGetItem",
+                    "dynamodb:GetItem",
+                    "dynamodb:Query",
+                    "dynamodb:Scan",
+                ],
                 resources=[ledger, f"{ledger}/index/{QUEUE_INDEX}"],
             ),
             *table_key_use(pipeline.encryption_key),
+            iam.PolicyStatement(
+                # How far a job is shows in how many outputs its run has.
+                actions=["s3:ListBucket"],
+                conditions={"StringLike": {"s3:prefix": f"{RUNS}*"}},
+                resources=[pipeline.buckets.output.bucket_arn],
+            ),
             iam.PolicyStatement(
                 actions=["states:ListExecutions"], resources=[pipeline.state_machine.ref]
             ),

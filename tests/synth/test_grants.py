@@ -93,7 +93,19 @@ def test_who_watches_writes_nothing(granted: dict[str, list[dict[str, Any]]]) ->
     }
 
     assert verbs
-    assert all(verb.startswith(("Get", "BatchGet", "Query", "List", "Describe")) for verb in verbs)
+    assert all(
+        verb.startswith(("Get", "BatchGet", "Query", "Scan", "List", "Describe")) for verb in verbs
+    )
+
+
+def test_who_watches_may_call_what_the_command_s_status_calls(
+    granted: dict[str, list[dict[str, Any]]],
+) -> None:
+    assert "LedgerTable" in resources_of(granted["Watch"], "dynamodb:Scan")
+    (listed,) = [s for s in granted["Watch"] if s["Action"] == "s3:ListBucket"]
+    assert listed["Condition"] == {"StringLike": {"s3:prefix": "runs/*"}}
+    paths = resources_of(granted["Watch"], "ssm:GetParametersByPath")
+    assert "/batch-transform/churn'" in paths
 
 
 def test_the_role_of_an_existing_model_writes_only_where_jobs_write(
