@@ -33,7 +33,7 @@ from transform_lambdas.drops import Drop
 
 QUEUE_INDEX = "queue"
 _SHARDS = 8  # one index partition takes 1,000 writes a second
-_CLAIMS_AT_ONCE = 49  # two writes a claim and one check of the run; a transaction takes 100
+_CLAIMS_AT_ONCE = 49  # two writes a claim and one of the run; a transaction takes 100
 _TRIES = 8
 _BATCH_GET_LIMIT = 100
 
@@ -165,12 +165,14 @@ class Ledger:
         return merge(*shards, key=lambda entry: entry.since)
 
     def free_slot(self, slots: int) -> int | None:
-        """Return the number of a slot that no run has."""
+        """Return the number of a slot that no run has; `None` while `slots` runs are in flight."""
         items = self._pages(
             KeyConditionExpression=Key("pk").eq("slot"),
             ConsistentRead=True,
         )
         taken = {int(item["sk"]) for item in items if "run_id" in item}
+        if len(taken) >= slots:
+            return None  # Also of numbers from before the limit was lowered.
         return next((number for number in range(slots) if number not in taken), None)
 
     def open_run(self, run_id: str, *, slot: int, drops: int, look_again_s: float) -> bool:
@@ -220,10 +222,12 @@ class Ledger:
             while group:
                 refused = self._transact(
                     [
-                        self._check(
+                        # A write, not a check, so that who claimed nothing cannot abandon it.
+                        self._update(
                             _run_key(run_id),
+                            "SET has_claims = :yes",
                             condition="run_status = :claiming",
-                            values={":claiming": CLAIMING},
+                            values={":claiming": CLAIMING, ":yes": True},
                         ),
                         *(write for drop in group for write in self._claim_writes(run_id, drop)),
                     ]
@@ -257,13 +261,16 @@ class Ledger:
             ]
         )
 
-    def abandon(self, run: Run) -> None:
-        """Forget a run that could claim nothing, and free its slot."""
-        self._transact(
+    def abandon(self, run: Run) -> bool:
+        """Forget a run that could claim nothing, and free its slot; return whether it was done.
+
+        It is not when another dispatch, at work on the same run, has claimed something for it.
+        """
+        return not self._transact(
             [
                 self._delete(
                     _run_key(run.run_id),
-                    condition="run_status = :claiming",
+                    condition="run_status = :claiming AND attribute_not_exists(has_claims)",
                     values={":claiming": CLAIMING},
                 ),
                 self._release(_slot_key(run.slot), run.run_id),
@@ -474,22 +481,17 @@ class Ledger:
             update["ExpressionAttributeNames"] = names
         return {"Update": update}
 
-    def _check(
+    def _delete(
         self, key: dict[str, str], *, condition: str, values: dict[str, Any]
     ) -> dict[str, Any]:
         return {
-            "ConditionCheck": {
+            "Delete": {
                 "TableName": self._name,
                 "Key": key,
                 "ConditionExpression": condition,
                 "ExpressionAttributeValues": values,
             }
         }
-
-    def _delete(
-        self, key: dict[str, str], *, condition: str, values: dict[str, Any]
-    ) -> dict[str, Any]:
-        return {"Delete": self._check(key, condition=condition, values=values)["ConditionCheck"]}
 
     def _transact(self, writes: list[dict[str, Any]]) -> set[int]:
         """Do all writes or none; return the positions of those whose condition does not hold."""

@@ -48,6 +48,28 @@ def test_a_run_that_could_claim_nothing_leaves_no_trace(world: World) -> None:
     assert world.permits_held() == []
 
 
+def test_a_run_is_not_abandoned_by_one_who_claimed_nothing_when_another_did(world: World) -> None:
+    drop = world.drop("input/a.csv")
+    world.ledger.open_run("one", slot=0, drops=1, look_again_s=60)
+    slow = world.ledger.run("one")
+    assert world.ledger.claim("one", [drop]) == [drop]
+
+    assert not world.ledger.abandon(slow)
+
+    assert world.ledger.run("one").status == "claiming"
+    assert world.ledger.end_claiming("one", drops=1, size_bytes=0)
+
+
+def test_fewer_slots_than_are_taken_let_no_run_begin(world: World) -> None:
+    for number in (0, 1, 2):
+        world.ledger.open_run(f"run-{number}", slot=number, drops=1, look_again_s=60)
+        world.ledger.end_claiming(f"run-{number}", drops=1, size_bytes=0)
+    world.ledger.settle_run(world.ledger.run("run-0"), {})
+
+    assert world.ledger.free_slot(2) is None
+    assert world.ledger.free_slot(3) == 0
+
+
 def test_of_two_who_look_at_a_run_one_takes_it_on(world: World) -> None:
     world.ledger.open_run("one", slot=0, drops=1, look_again_s=60)
     assert world.ledger.runs_to_look_at() == []
