@@ -5,6 +5,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,14 @@ import typer
 from rich.console import Console
 
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipeline_client import AWS_ERRORS, Cloud, PipelineClient, one_line
+from batch_transform_cli.pipeline_client import (
+    AWS_ERRORS,
+    LOCAL_ACCOUNT,
+    LOCAL_REGION,
+    Cloud,
+    PipelineClient,
+    one_line,
+)
 from batch_transform_cli.synthesis import synthesize
 from batch_transform_cli.views import overview
 
@@ -140,7 +148,8 @@ def up(
                 for stack, values in outputs.items():
                     for name, value in values.items():
                         print(f"{stack}.{name} = {value}")
-                print(f"try: batch-transform status --endpoint {cloud.endpoint}", flush=True)
+                for line in hints(cloud.endpoint, outputs):
+                    print(line, flush=True)
                 while True:
                     time.sleep(1)
                     cloud.check()
@@ -148,6 +157,24 @@ def up(
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
         print("stopped; nothing is left running", file=sys.stderr)
+
+
+def hints(endpoint: str, outputs: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the command to try in each account and region that has a pipeline."""
+    arns = [value for values in outputs.values() for value in values.values()]
+    places = dict.fromkeys(
+        (arn.split(":")[4], arn.split(":")[3]) for arn in arns if ":stateMachine:" in arn
+    )
+    return [
+        "try: "
+        + (
+            ""
+            if (account, region) == (LOCAL_ACCOUNT, LOCAL_REGION)
+            else f"AWS_ACCESS_KEY_ID={account} AWS_REGION={region} "
+        )
+        + f"batch-transform status --endpoint {endpoint}"
+        for account, region in places
+    ]
 
 
 def _plain(prediction: object) -> str:

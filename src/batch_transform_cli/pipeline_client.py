@@ -28,8 +28,10 @@ OPEN_DROPS = ("waiting", "claimed")
 OPEN_RUNS = ("claiming", "claimed", "running", "settled")
 
 _JOB_LOGS = "/aws/sagemaker/TransformJobs"
-_LOCAL_ACCOUNT = "000000000000"
-_LOCAL_REGION = "us-east-1"
+LOCAL_ACCOUNT = "000000000000"
+LOCAL_REGION = "us-east-1"
+"""Where a local cloud has what names no account and region."""
+
 _LOOKUP_LIMIT_S = 15
 _NO_ROUTE = '"Not Found"'  # the gateway's own 404; that of the lookup function names the id
 
@@ -109,14 +111,27 @@ class Cloud:
             # A user's own credentials have no business here, and may not even exist.
             account = os.environ.get("AWS_ACCESS_KEY_ID", "")
             self.session = boto3.Session(
-                aws_access_key_id=account if _is_account(account) else _LOCAL_ACCOUNT,
+                aws_access_key_id=account if _is_account(account) else LOCAL_ACCOUNT,
                 aws_secret_access_key="local",
                 region_name=os.environ.get("AWS_REGION")
                 or os.environ.get("AWS_DEFAULT_REGION")
-                or _LOCAL_REGION,
+                or LOCAL_REGION,
             )
         else:
             self.session = boto3.Session()
+
+    @property
+    def where(self) -> str:
+        """Where it looks, as a person would say it."""
+        if self.endpoint is None:
+            return f"AWS region {self.session.region_name}"
+        if not _is_local(self.endpoint):
+            return self.endpoint
+        account = self.session.get_credentials().access_key
+        return (
+            f"{self.endpoint} in account {account}, region {self.session.region_name} "
+            "(AWS_ACCESS_KEY_ID and AWS_REGION choose)"
+        )
 
     def client(self, service: str) -> Any:
         """Make a client of an AWS service."""
@@ -152,10 +167,9 @@ class PipelineClient:
             for parameter in page["Parameters"]:
                 owner, _, name = parameter["Name"].removeprefix(PARAMETERS).partition("/")
                 found.setdefault(owner, {})[name] = parameter["Value"]
-        where = cloud.endpoint or f"AWS region {cloud.session.region_name}"
         if not found:
             raise PipelineNotFound(
-                f"a pipeline must be deployed, got {pipeline_id or 'none'} at {where}; "
+                f"a pipeline must be deployed, got {pipeline_id or 'none'} at {cloud.where}; "
                 "deploy one, or name another --pipeline, --endpoint or region"
             )
         if len(found) > 1:

@@ -72,6 +72,23 @@ def test_fails_when_several_pipelines_are_there_and_none_is_named(
     assert "--pipeline must name one of churn-1, fraud-2" in one_error_line(capsys)
 
 
+def test_a_local_cloud_says_how_to_see_the_pipelines_of_each_account() -> None:
+    machine = "arn:aws:states:{region}:{account}:stateMachine:Churn"
+    outputs = {
+        "Churn": {"StateMachineArn": machine.format(region="us-east-1", account="000000000000")},
+        "Prod-Churn": {
+            "StateMachineArn": machine.format(region="eu-west-1", account="111122223333")
+        },
+        "Network": {"Vpc": "vpc-1"},
+    }
+
+    assert main.hints("http://127.0.0.1:4566", outputs) == [
+        "try: batch-transform status --endpoint http://127.0.0.1:4566",
+        "try: AWS_ACCESS_KEY_ID=111122223333 AWS_REGION=eu-west-1 "
+        "batch-transform status --endpoint http://127.0.0.1:4566",
+    ]
+
+
 def test_fails_when_local_up_finds_no_app(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

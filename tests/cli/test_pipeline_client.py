@@ -29,6 +29,16 @@ def test_fails_when_no_such_pipeline_is_deployed(publish: Any) -> None:
         PipelineClient.find(Cloud(), "churn")
 
 
+def test_a_local_cloud_is_named_with_account_and_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "111122223333")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+
+    assert Cloud("http://127.0.0.1:4566").where == (
+        "http://127.0.0.1:4566 in account 111122223333, region eu-west-1 "
+        "(AWS_ACCESS_KEY_ID and AWS_REGION choose)"
+    )
+
+
 def test_what_the_lambdas_wrote_is_read_back(client: PipelineClient, settled_run: str) -> None:
     status = client.status()
 
