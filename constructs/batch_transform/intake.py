@@ -51,7 +51,9 @@ class Intake(Construct):
                 "detail-type": ["Object Created"],
                 "detail": {
                     "bucket": {"name": [buckets.input.bucket_name]},
-                    "object": {"key": [_key_pattern(buckets.input_prefix, input_suffix)]},
+                    "object": {
+                        "key": _key_patterns(buckets.input_prefix, input_suffix, batch.marker)
+                    },
                 },
             },
             queue=self.queue,
@@ -90,11 +92,15 @@ class Intake(Construct):
         )
 
 
-def _key_pattern(prefix: str, suffix: str) -> dict[str, str]:
+def _key_patterns(prefix: str, suffix: str, marker: str | None) -> list[object]:
     # Two patterns of one field mean either, so prefix and suffix together need a wildcard.
     if not suffix:
-        return {"prefix": prefix}
-    return {"wildcard": f"{_literal(prefix)}*{_literal(suffix)}"}
+        return [{"prefix": prefix}]
+    drops = {"wildcard": f"{_literal(prefix)}*{_literal(suffix)}"}
+    if marker is None:
+        return [drops]
+    # A marker has a name of its own, such as _SUCCESS, not the drops' suffix.
+    return [drops, f"{prefix}{marker}", {"wildcard": f"{_literal(prefix)}*/{_literal(marker)}"}]
 
 
 def _literal(text: str) -> str:

@@ -130,19 +130,27 @@ def test_the_input_bucket_and_no_other_tells_eventbridge(plain: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(
-    ("which", "pattern"),
+    ("which", "patterns"),
     [
-        pytest.param("plain", {"prefix": "input/"}, id="a prefix alone"),
-        pytest.param("template", {"wildcard": "drops/*.csv.gz"}, id="prefix and suffix"),
+        pytest.param("plain", [{"prefix": "input/"}], id="a prefix alone"),
+        pytest.param(
+            "template",
+            [
+                {"wildcard": "drops/*.csv.gz"},
+                "drops/_SUCCESS",
+                {"wildcard": "drops/*/_SUCCESS"},
+            ],
+            id="prefix and suffix, and a marker that has not the suffix",
+        ),
     ],
 )
-def test_the_rule_sees_only_what_can_be_a_drop(
-    request: pytest.FixtureRequest, which: str, pattern: dict[str, str]
+def test_the_rule_sees_only_what_can_be_a_drop_or_a_marker(
+    request: pytest.FixtureRequest, which: str, patterns: list[object]
 ) -> None:
     rules = of_type(request.getfixturevalue(which), "AWS::Events::Rule").values()
     (uploads,) = [rule for rule in rules if rule["EventPattern"]["source"] == ["aws.s3"]]
 
-    assert uploads["EventPattern"]["detail"]["object"]["key"] == [pattern]
+    assert uploads["EventPattern"]["detail"]["object"]["key"] == patterns
 
 
 def test_every_queue_is_encrypted_tls_only_and_open_to_its_own_rule_alone(
@@ -197,6 +205,14 @@ def test_dispatch_is_woken_every_minute_and_at_the_end_of_a_run(plain: dict[str,
     assert schedule["Target"]["Input"] == "{}"
     assert ended["Targets"][0]["Arn"] == schedule["Target"]["Arn"]
     assert "ABORTED" in ended["EventPattern"]["detail"]["status"]
+
+
+def test_lambda_lets_dispatch_and_no_other_function_wake_itself(plain: dict[str, Any]) -> None:
+    functions = of_type(plain, "AWS::Lambda::Function").values()
+    allowed = [function["Handler"] for function in functions if "RecursiveLoop" in function]
+
+    # Else Lambda ends the chain after 16 wake-ups and moves the next to the dead-letter queue.
+    assert allowed == ["transform_lambdas.dispatch.handle"]
 
 
 def test_the_ledger_is_kept_and_restorable(plain: dict[str, Any]) -> None:
