@@ -24,9 +24,13 @@ from transform_lambdas.ledger import CLAIMED, CLAIMING, CLOSED, SETTLED, Ledger,
 from transform_lambdas.run_files import RunFiles
 from transform_lambdas.wake_queue import WakeQueue
 
+_SCHEDULE_S = 60  # the schedule wakes dispatch so often
 _LOOK_AGAIN_S = 60  # longer than a dispatch takes from opening a run to starting its execution
 _LOOK_AGAIN_LIMIT_S = 3600
 _TIME_TO_STOP_S = 60  # what a last round of dispatch may take before Lambda ends it
+
+# What follows the run id, whose last six digits may look like it, in the name of an execution.
+_FINISH = re.compile(r"(?<=-[0-9a-f]{6})-f\d+$")
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +81,9 @@ class Dispatcher:
                 batch, now=self._now(), marked_at=self._ledger.marked_at()
             )
             if wait_s > 0:
-                self._wake_queue.wake(after_s=wait_s)
+                # Every wake-up may ask for another one, so it must not do so long beforehand.
+                if wait_s <= _SCHEDULE_S:
+                    self._wake_queue.wake(after_s=wait_s)
                 return started
             if time_left_s() < _TIME_TO_STOP_S:
                 self._wake_queue.wake()
@@ -175,7 +181,7 @@ class Dispatcher:
 def run_of(message: Mapping[str, Any]) -> str | None:
     """Return the run that a wake-up speaks of: the one whose execution has changed its status."""
     name = message.get("detail", {}).get("name")
-    return re.sub(r"-f\d+$", "", name) if name else None
+    return _FINISH.sub("", name) if name else None
 
 
 @cache

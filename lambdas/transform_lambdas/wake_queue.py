@@ -1,9 +1,8 @@
 """The queue through which everything that may let a run begin or end wakes dispatch."""
 
 import json
+import math
 from typing import Any
-
-_DELAY_LIMIT_S = 900  # SQS delays a message no longer; dispatch then looks and asks again
 
 
 class WakeQueue:
@@ -14,9 +13,9 @@ class WakeQueue:
         self._url = url
 
     def wake(self, *, after_s: float = 0) -> None:
-        """Have dispatch look after so many seconds, rounded up to whole ones."""
+        """Have dispatch look after so many seconds, at most 900, rounded up to whole ones."""
         self._sqs.send_message(
             QueueUrl=self._url,
             MessageBody=json.dumps({}),
-            DelaySeconds=min(-int(-after_s // 1), _DELAY_LIMIT_S),
+            DelaySeconds=math.ceil(after_s),
         )

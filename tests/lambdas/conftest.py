@@ -312,6 +312,12 @@ class World:
             if item["sk"] not in ("run", "queue") and "run_id" in item and "drop_status" not in item
         ]
 
+    def wake_ups(self) -> int:
+        """Return how many messages the wake queue holds, delayed ones too."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesDelayed"]
+        answer = self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=names)
+        return sum(int(answer["Attributes"][name]) for name in names)
+
     def is_quiet(self) -> bool:
         """Whether every drop has ended and every run is closed."""
         return not any(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from transform_lambdas.dispatch import run_of
 from transform_lambdas.transform_jobs import Job
 
 World = Any  # conftest's
@@ -157,6 +158,24 @@ def test_a_full_batch_does_not_wait(make_world: Callable[..., World]) -> None:
     assert sorted(world.statuses().values()) == ["claimed"] * 6 + ["waiting"]
 
 
+def test_dispatch_wakes_itself_only_when_the_schedule_would_come_too_late(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(max_wait_s=3600)
+    world.drop("input/a.csv")
+    before = world.wake_ups()
+
+    # Each of them would be answered by another one, hour after hour.
+    for _ in range(5):
+        world.dispatch()
+        world.pass_time(60)
+    assert world.wake_ups() == before
+
+    world.pass_time(3600 - 5 * 60 - 20)
+    assert world.dispatch() == []
+    assert world.wake_ups() == before + 1
+
+
 def test_a_marker_object_makes_what_came_before_it_due(world: World) -> None:
     world.drop("input/a.csv")
     assert world.dispatch() == []
@@ -233,6 +252,13 @@ def test_a_run_that_dies_again_and_again_is_finished_ever_less_often(world: Worl
                 world.execution_ended(name)  # the event alone must not spin it
 
     assert finished_at == [1, 2, 4, 8, 16]
+
+
+def test_the_end_of_an_execution_is_that_of_its_run_whatever_the_digits_of_its_id() -> None:
+    for run_id in ("churn-20260301t120000-f12345", "churn-f2-20260301t120000-0a1b2c"):
+        for name in (run_id, f"{run_id}-f1", f"{run_id}-f12"):
+            assert run_of({"detail": {"name": name}}) == run_id
+    assert run_of({}) is None
 
 
 def test_a_status_event_that_comes_before_its_time_changes_nothing(world: World) -> None:
