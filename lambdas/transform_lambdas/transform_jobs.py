@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 _LINE = re.compile(r"^\S+:\[sagemaker logs\]: ?")
-_STREAMS_AT_ONCE = 100  # FilterLogEvents takes no more names
 # CloudWatch shows a line some seconds after it was written.
 _LOG_TRIES = 4
 _LOG_PAUSE_S = 4.0
@@ -64,24 +63,27 @@ class TransformJobs:
             return found
         for attempt in range(_LOG_TRIES):
             for job in failed:
-                for key, text in read_complaints(self._lines(job), bucket=bucket, keys=keys):
-                    found.setdefault(key, text)
+                for lines in self._data_logs(job):
+                    for key, text in read_complaints(lines, bucket=bucket, keys=keys):
+                        found.setdefault(key, text)
             if found or not any("job logs" in job.failure_reason for job in failed):
                 break
             if attempt < _LOG_TRIES - 1:
                 time.sleep(_LOG_PAUSE_S)
         return found
 
-    def _lines(self, job: Job) -> Iterator[str]:
-        streams = self._data_log_streams(job)
-        for start in range(0, len(streams), _STREAMS_AT_ONCE):
+    def _data_logs(self, job: Job) -> Iterator[Iterator[str]]:
+        """Yield the lines of each instance by itself: read together, they are mixed by time."""
+        for stream in self._data_log_streams(job):
             pages = self._logs.get_paginator("filter_log_events").paginate(
-                logGroupName=self._log_group,
-                logStreamNames=streams[start : start + _STREAMS_AT_ONCE],
+                logGroupName=self._log_group, logStreamNames=[stream]
             )
-            for page in pages:
-                for event in page["events"]:
-                    yield from event["message"].splitlines()
+            yield (
+                line
+                for page in pages
+                for event in page["events"]
+                for line in event["message"].splitlines()
+            )
 
     def _data_log_streams(self, job: Job) -> list[str]:
         pages = self._logs.get_paginator("describe_log_streams").paginate(
