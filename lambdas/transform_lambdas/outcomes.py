@@ -7,15 +7,14 @@ from transform_lambdas.transform_jobs import Job, refusal
 
 _REASON_LIMIT = 1000
 # The caller's doing: the same call is refused again. All else may pass by itself.
-_LASTING_REFUSALS = (
-    "ValidationException",
-    "AccessDenied",
-    "not authorized",
+_LASTING_REFUSALS = ("ValidationException", "States.Runtime", "not supported by Step Functions")
+_PASSING_REFUSALS = (
+    "ThrottlingException",
+    "Rate exceeded",
+    "ResourceLimitExceeded",
+    # A run that began before a deployment asks for the model that was deployed then.
     "Could not find model",
-    "States.Runtime",
-    "not supported by Step Functions",
 )
-_PASSING_REFUSALS = ("ThrottlingException", "Rate exceeded", "ResourceLimitExceeded")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
 import time
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -32,15 +34,17 @@ def test_a_complaint_is_read_whole_from_the_lines_of_a_data_log() -> None:
     }
 
 
-def write_log(stream: str, *messages: str) -> Any:
+def write_log(stream: str, *messages: str, start_ms: int | None = None) -> Any:
     logs = boto3.client("logs")
-    logs.create_log_group(logGroupName=GROUP)
+    if not logs.describe_log_groups()["logGroups"]:
+        logs.create_log_group(logGroupName=GROUP)
+    start_ms = start_ms or int(time.time() * 1000)
     logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
     logs.put_log_events(
         logGroupName=GROUP,
         logStreamName=stream,
         logEvents=[
-            {"timestamp": int(time.time() * 1000) + number, "message": message}
+            {"timestamp": start_ms + number, "message": message}
             for number, message in enumerate(messages)
         ],
     )
@@ -59,6 +63,43 @@ def test_the_reason_is_found_in_the_data_log_of_the_job_that_failed() -> None:
 
     assert jobs.complaints([failed], bucket="bkt", keys={"in/a.csv"}) == {
         "in/a.csv": "ClientError: 400"
+    }
+
+
+class MixingLogs:
+    """CloudWatch Logs as AWS has it: the events of several streams come sorted by their time."""
+
+    def __init__(self, logs: Any) -> None:
+        self.exceptions = logs.exceptions
+        self._logs = logs
+
+    def get_paginator(self, operation: str) -> Any:
+        paginator = self._logs.get_paginator(operation)
+        if operation != "filter_log_events":
+            return paginator
+        return SimpleNamespace(paginate=partial(paginator.paginate, interleaved=True))
+
+
+def test_what_two_instances_say_at_the_same_time_is_not_mixed() -> None:
+    start_ms = int(time.time() * 1000)
+    write_log(
+        "run-s1-0/i-1-1772366400/data-log",
+        f"{STAMP}bkt/in/a.csv: Bad HTTP status received from algorithm: 500",
+        f"{STAMP}out of memory",
+        start_ms=start_ms,
+    )
+    logs = write_log(
+        "run-s1-0/i-2-1772366400/data-log",
+        f"{STAMP}bkt/in/b.csv: ClientError: 400",
+        f"{STAMP}ClientError is what the model says of row 3",
+        start_ms=start_ms,
+    )
+    jobs = TransformJobs(boto3.client("sagemaker"), MixingLogs(logs), log_group=GROUP)
+    failed = Job("run-s1-0", "Failed", "ClientError: See job logs for more information")
+
+    assert jobs.complaints([failed], bucket="bkt", keys={"in/a.csv", "in/b.csv"}) == {
+        "in/a.csv": "Bad HTTP status received from algorithm: 500 out of memory",
+        "in/b.csv": "ClientError: 400 ClientError is what the model says of row 3",
     }
 
 
@@ -87,6 +128,29 @@ def test_no_log_at_all_is_no_complaint() -> None:
             "no transform job could be created",
             False,
             id="a refusal",
+        ),
+        pytest.param(
+            [],
+            {},
+            {
+                "error": "SageMaker.AmazonSageMakerException",
+                "cause": 'Could not find model "m-1". (Error Code: ValidationException)',
+            },
+            'Could not find model "m-1"',
+            True,
+            id="a model that a deployment replaced",
+        ),
+        pytest.param(
+            [],
+            {},
+            {
+                "error": "SageMaker.AmazonSageMakerException",
+                "cause": "User: run is not authorized to perform: sagemaker:CreateTransformJob "
+                "(Error Code: AccessDeniedException)",
+            },
+            "not authorized to perform",
+            True,
+            id="a permission that a deployment moved to the next model",
         ),
         pytest.param([Job("j", "Stopped", "")], {}, {}, "job j was stopped", True, id="stopped"),
         pytest.param(

@@ -69,13 +69,14 @@ def test_a_refused_job_fails_its_drops_with_the_refusal(world: World) -> None:
         run_id,
         {
             "error": "SageMaker.AmazonSageMakerException",
-            "cause": 'Could not find model "m". (Error Code: ValidationException)',
+            "cause": 'Member "x" must satisfy constraint. (Error Code: ValidationException)',
         },
     )
 
     assert result["outcome"] == "Failed"
+    assert world.statuses() == {"input/a.csv": "failed"}
     assert "no transform job could be created: SageMaker." in world.reason(drop)
-    assert 'Could not find model "m"' in world.reason(drop)
+    assert 'Member "x" must satisfy constraint' in world.reason(drop)
 
 
 def test_a_throttled_job_gives_its_drops_back(world: World) -> None:
