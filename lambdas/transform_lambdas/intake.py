@@ -18,6 +18,7 @@ from transform_lambdas.ledger import Ledger
 from transform_lambdas.wake_queue import WakeQueue
 
 _AT_ONCE = 16  # calls to DynamoDB, each on a connection of its own
+_METRICS = ("DropsReceived", "DropsFailed", "DropsSuperseded")
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Intake:
         ]
         if len(failed) < len(messages):
             self._wake_queue.wake()
-        return sum(filter(None, outcomes), Counter(DropsReceived=0, DropsFailed=0)), failed
+        return sum(filter(None, outcomes), Counter[str]()), failed
 
     def _take_one(self, message: Mapping[str, Any]) -> Counter[str] | None:
         """Return what to count of a message, or `None` if it has to come again."""
@@ -58,11 +59,14 @@ class Intake:
             if self._marker and drop.key.rsplit("/", 1)[-1] == self._marker:
                 self._ledger.mark(drop.dropped_at)
                 return Counter()
-            if not self._ledger.record(drop):
-                return Counter()
-            if drop.problem:
+            is_new = self._ledger.record(drop)
+            # Also when it is not new: whoever wrote it may have come no further.
+            counts = Counter(DropsSuperseded=self._ledger.supersede(drop))
+            if is_new and drop.problem:
                 logger.warning("%s: %s", drop.key, drop.problem)
-            return Counter(DropsReceived=1, DropsFailed=int(drop.problem is not None))
+            if is_new:
+                counts += Counter(DropsReceived=1, DropsFailed=int(drop.problem is not None))
+            return counts
         except Exception:  # one bad message must not hold up the rest; SQS keeps it
             logger.exception(
                 "an S3 event must be recorded, and message %s was not; it is delivered again",
@@ -86,5 +90,5 @@ def _intake() -> Intake:
 def handle(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point: a batch of SQS messages, each one EventBridge event."""
     counts, failed = _intake().take(event["Records"])
-    metrics.emit(os.environ["PIPELINE_ID"], counts)
+    metrics.emit(os.environ["PIPELINE_ID"], {name: counts[name] for name in _METRICS})
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in failed]}

@@ -36,6 +36,7 @@ _SHARDS = 8  # one index partition takes 1,000 writes a second
 _CLAIMS_AT_ONCE = 49  # two writes a claim and one of the run; a transaction takes 100
 _TRIES = 8
 _BATCH_GET_LIMIT = 100
+_VERSIONS_AT_ONCE = 10  # of a key: more than one or two seldom wait
 
 _GATHERING = {"pk": "gathering", "sk": "gathering"}
 
@@ -93,7 +94,7 @@ class Ledger:
     # Drops arrive
 
     def record(self, drop: Drop) -> bool:
-        """Write a drop down once; return whether it is new. It supersedes older ones that wait."""
+        """Write a drop down once; return whether it is new."""
         item: dict[str, Any] = {
             **_drop_key(drop),
             "drop_status": WAITING,
@@ -110,23 +111,33 @@ class Ledger:
             item |= {"drop_status": FAILED, "reason": drop.problem}
         else:
             item |= {"queue": _waiting_queue(drop.key), "due": drop.dropped_at}
-        is_new = self._attempt(
+        return self._attempt(
             self._client.put_item, Item=item, ConditionExpression="attribute_not_exists(pk)"
         )
-        self.supersede(drop.key)
-        return is_new
 
-    def supersede(self, key: str) -> int:
-        """End the waiting versions of a key that a newer one has overtaken; return how many."""
-        versions = list(
-            self._pages(
-                KeyConditionExpression=Key("pk").eq(f"key#{key}") & Key("sk").begins_with("drop#"),
-                ConsistentRead=True,
-            )
+    def supersede(self, drop: Drop) -> int:
+        """End the versions of the drop's key that wait and are not the newest; return how many.
+
+        It reads no further back than to the first that ended before this drop: what an upload
+        costs does not grow with the past of its key.
+        """
+        versions = self._pages(
+            KeyConditionExpression=Key("pk").eq(f"key#{drop.key}") & Key("sk").begins_with("drop#"),
+            ConsistentRead=True,
+            ScanIndexForward=False,
+            Limit=_VERSIONS_AT_ONCE,
         )
-        overtaken = [item for item in versions[:-1] if item["drop_status"] == WAITING]
+        next(versions, None)
+        overtaken: list[dict[str, Any]] = []
+        for item in versions:
+            if item["drop_status"] == WAITING:
+                overtaken.append(item)
+            elif item["drop_status"] != CLAIMED and item["ordering"] < drop.order:
+                break
+        reason = f"a newer version of {drop.key!r} arrived before this one was claimed"
         ended = 0
-        for item in overtaken:
+        # The oldest first: cut short, this leaves none that waits below one that has ended.
+        for item in reversed(overtaken):
             ended += self._attempt(
                 self._client.update_item,
                 Key={"pk": item["pk"], "sk": item["sk"]},
@@ -137,7 +148,7 @@ class Ledger:
                     ":from": WAITING,
                     ":to": SUPERSEDED,
                     ":now": clock.to_text(self._now()),
-                    ":reason": f"a newer version of {key!r} arrived before this one was claimed",
+                    ":reason": reason,
                 },
             )
         return ended
@@ -394,7 +405,7 @@ class Ledger:
             {":to": WAITING, ":reason": reason, ":queue": _waiting_queue(drop.key)},
         )
         if given:
-            self.supersede(drop.key)
+            self.supersede(drop)
         return given
 
     def settle_run(self, run: Run, result: Mapping[str, Any]) -> bool:

@@ -219,11 +219,18 @@ class World:
 
     def take(self, *events: Any) -> list[str]:
         """Deliver events to intake; return the messages that are to come again."""
+        return self._take(*events)[1]
+
+    def count(self, *events: Any) -> dict[str, int]:
+        """Deliver events to intake; return what it counts."""
+        return self._take(*events)[0]
+
+    def _take(self, *events: Any) -> tuple[dict[str, int], list[str]]:
         messages = [
             {"messageId": str(number), "body": json.dumps(event)}
             for number, event in enumerate(events)
         ]
-        return Intake(self.ledger, self.wake_queue, marker="_SUCCESS").take(messages)[1]
+        return Intake(self.ledger, self.wake_queue, marker="_SUCCESS").take(messages)
 
     def drop(self, key: str, body: bytes = b"1,2\n", sequencer: str | None = None) -> Drop:
         """Upload an object and have it recorded."""

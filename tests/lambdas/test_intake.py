@@ -1,5 +1,7 @@
 from typing import Any
 
+import pytest
+
 World = Any  # conftest's
 
 
@@ -17,6 +19,53 @@ def test_a_newer_version_supersedes_the_one_that_waits_in_whatever_order_they_co
     world.take(newer)
     world.take(older)
     assert world.statuses() == {"input/a.csv": "superseded, waiting"}
+
+
+def test_every_version_that_waits_is_superseded_though_one_that_ended_lies_between(
+    world: World,
+) -> None:
+    events = [world.event("input/a.csv", body) for body in (b"1\n", b"2\n", b"", b"4\n")]
+    for number in (2, 0, 3, 1):
+        world.take(events[number])
+    assert world.statuses() == {"input/a.csv": "superseded, superseded, failed, waiting"}
+
+
+def test_an_upload_costs_the_same_however_often_its_key_was_uploaded_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(300):
+        world.ledger_table.put_item(
+            Item={
+                "pk": "key#input/a.csv",
+                "sk": f"drop#{number:016X}".ljust(37, "0"),
+                "ordering": f"{number:016X}".ljust(32, "0"),
+                "object_key": "input/a.csv",
+                "drop_status": "done",
+            }
+        )
+    read: list[int] = []
+    client = world.ledger_table.meta.client
+    query = client.query
+
+    def counted(**arguments: Any) -> Any:
+        page = query(**arguments)
+        read.append(page["ScannedCount"])
+        return page
+
+    monkeypatch.setattr(client, "query", counted)
+    for number in (300, 301):
+        world.drop("input/a.csv", sequencer=f"{number:016X}")
+
+    assert sum(read) < 100
+    assert world.statuses()["input/a.csv"].endswith("done, superseded, waiting")
+
+
+def test_what_a_newer_version_supersedes_is_counted_once(world: World) -> None:
+    older, newer = world.event("input/a.csv"), world.event("input/a.csv")
+    assert world.count(older) == {"DropsReceived": 1}
+    assert world.count(newer) == {"DropsReceived": 1, "DropsSuperseded": 1}
+    assert world.count(newer) == {}
+    assert world.count(world.event("input/b.csv", b"")) == {"DropsReceived": 1, "DropsFailed": 1}
 
 
 def test_an_event_that_comes_again_after_the_drop_has_ended_does_not_score_it_again(
