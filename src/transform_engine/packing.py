@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from transform_engine.errors import BadInput
 from transform_engine.splitting import Splitter
 
+# A filter may make a record that is too long to send short enough, but it must fit into memory.
+_LONGEST_BEFORE_FILTER = 100 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Payload:
@@ -20,6 +23,7 @@ class RecordPacker:
 
     :param prepare: makes the bytes to send of a record: the input filter.
     :param limit: None is no limit.
+    :param filtered: `prepare` makes records shorter, so that only what it makes must fit.
     """
 
     def __init__(
@@ -30,12 +34,14 @@ class RecordPacker:
         single: bool,
         keep: bool,
         limit: int | None,
+        filtered: bool = False,
     ) -> None:
         self._splitter = splitter
         self._prepare = prepare
         self._single = single
         self._keep = keep
         self._limit = limit
+        self._longest = _longest(limit, filtered=filtered)
         self._sent: list[bytes] = []
         self._kept: list[bytes] = []
         self._size = 0
@@ -45,6 +51,11 @@ class RecordPacker:
         """Take more of the object and give the payloads that are full by now."""
         for record in self._splitter.feed(data):
             yield from self._add(record)
+        # Before all of it is read: it may be far larger than memory, or say so in its header.
+        if self._longest is not None and self._splitter.pending > self._longest:
+            raise _too_long(
+                f"record {self._position}", self._splitter.pending, self._longest, self._limit
+            )
 
     def end(self) -> Iterator[Payload]:
         """Give what is left."""
@@ -104,10 +115,18 @@ class LinePacker:
 class WholePacker:
     """One payload of the whole object: SplitType None."""
 
-    def __init__(self, *, prepare: Callable[[bytes], bytes], keep: bool, limit: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        prepare: Callable[[bytes], bytes],
+        keep: bool,
+        limit: int | None,
+        filtered: bool = False,
+    ) -> None:
         self._prepare = prepare
         self._keep = keep
         self._limit = limit
+        self._longest = _longest(limit, filtered=filtered)
         self._pieces: list[bytes] = []
         self._size = 0
 
@@ -115,15 +134,33 @@ class WholePacker:
         """Take more of the object."""
         self._pieces.append(data)
         self._size += len(data)
-        if self._limit is not None and self._size > self._limit:
-            raise too_large("the object", self._size, self._limit, at_least=True)
+        if self._longest is not None and self._size > self._longest:
+            raise _too_long("the object", self._size, self._longest, self._limit)
         yield from ()
 
     def end(self) -> Iterator[Payload]:
         """Give the object."""
         body = b"".join(self._pieces)
-        if body:
-            yield Payload(self._prepare(body), (body,) if self._keep else ())
+        if not body:
+            return
+        sent = self._prepare(body)
+        if self._limit is not None and len(sent) > self._limit:
+            raise too_large("the object", len(sent), self._limit)
+        yield Payload(sent, (body,) if self._keep else ())
+
+
+def _longest(limit: int | None, *, filtered: bool) -> int | None:
+    """How long a record may be before it is prepared."""
+    return max(limit, _LONGEST_BEFORE_FILTER) if limit is not None and filtered else limit
+
+
+def _too_long(what: str, size: int, longest: int, limit: int | None) -> BadInput:
+    if longest == limit:
+        return too_large(what, size, limit, at_least=True)
+    return BadInput(
+        f"{what} must have at most {longest} bytes before its filter, got at least {size}; "
+        "split the data into smaller records"
+    )
 
 
 def too_large(what: str, size: int, limit: int, *, at_least: bool = False) -> BadInput:

@@ -89,7 +89,10 @@ class Recipe:
         settings = self._settings
         if settings.split == "None":
             return WholePacker(
-                prepare=self._prepare_whole, keep=settings.join, limit=settings.limit_bytes
+                prepare=self._prepare_whole,
+                keep=settings.join,
+                limit=settings.limit_bytes,
+                filtered=self.filters_input,
             )
         by_record = settings.single or self.filters_input or settings.join
         if settings.split == "Line" and not by_record and settings.limit_bytes is not None:
@@ -100,6 +103,7 @@ class Recipe:
             single=settings.single,
             keep=settings.join,
             limit=settings.limit_bytes,
+            filtered=self.filters_input,
         )
 
     @property
@@ -114,15 +118,26 @@ class Recipe:
 
     def _prepare(self, record: bytes) -> bytes:
         if not self.filters_input:
+            self._check_for_join(record)
             return record
         filtered = self._filter_input(record)
         return filtered + b"\n" if not self._settings.single else filtered
 
     def _prepare_whole(self, body: bytes) -> bytes:
         if not self.filters_input:
+            for row in self._cut_whole(body) if self._settings.join else ():
+                self._check_for_join(row)
             return body
         rows = [self._filter_input(row) for row in self._cut_whole(body)]
         return b"\n".join(rows) + (b"\n" if body.endswith(b"\n") else b"")
+
+    def _check_for_join(self, record: bytes) -> None:
+        # What cannot be joined is not sent (reference §4).
+        if self._settings.join and self._input_rows is not None:
+            try:
+                self._input_rows.check(record)
+            except UnreadableRow as error:
+                raise _unreadable(self._input_rows, error) from error
 
     def _cut_whole(self, body: bytes) -> list[bytes]:
         # Without a split, CSV and JSON Lines still have rows; application/json is one value.
@@ -141,7 +156,7 @@ class Recipe:
         try:
             return rows.parse(record)
         except UnreadableRow as error:
-            raise BadInput(f"Failed to parse input as {rows.kind.upper()}: {error}") from error
+            raise _unreadable(rows, error) from error
 
     def output(self, payload: Payload, reply: Reply) -> bytes:
         """Return what the output has of one reply.
@@ -217,6 +232,10 @@ class Recipe:
             "SageMakerInferenceId": identity,
             "SageMakerInferenceTime": self._time,
         }
+
+
+def _unreadable(rows: Rows, error: UnreadableRow) -> BadInput:
+    return BadInput(f"Failed to parse input as {rows.kind.upper()}: {error}")
 
 
 def _is_document(media_type: str | None) -> bool:

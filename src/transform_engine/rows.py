@@ -159,6 +159,19 @@ class Rows:
         self.write: Callable[[Any], bytes] = write_csv if kind == "csv" else write_json
         self._slice_end_included = slice_end_included
 
+    def check(self, row: bytes) -> None:
+        """Refuse a row that cannot be read; costs less than reading it.
+
+        :raises UnreadableRow: as `parse` does.
+        """
+        if self.kind == "json":
+            try:
+                orjson.loads(row)
+            except orjson.JSONDecodeError:
+                parse_json(row)  # It reads more, and says better what is wrong.
+        elif b'"' in row:
+            parse_csv(row)
+
     def select(self, path: Path, value: Any) -> Any:
         """Return what the path selects of a parsed row.
 

@@ -23,6 +23,10 @@ class Splitter(Protocol):
     def end(self) -> Iterator[bytes]:
         """Give what is left; raises BadInput if the stream ends inside a record."""
 
+    @property
+    def pending(self) -> int:
+        """How many bytes the record that is not whole yet has, or says that it will have."""
+
 
 def splitter(split: str, *, framed: bool) -> Splitter:
     """Return the splitter of a SplitType other than None."""
@@ -37,6 +41,7 @@ class LineSplitter:
     def __init__(self, *, framed: bool) -> None:
         self._framed = framed
         self._rest: list[bytes] = []
+        self._pending = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take more bytes and give the lines that are whole by now."""
@@ -44,11 +49,13 @@ class LineSplitter:
         if not found:
             # Pieces are gathered, so that a line of many pieces is copied once.
             self._rest.append(data)
+            self._pending += len(data)
             return
         line_feed = b"\n" if self._framed else b""
         yield b"".join((*self._rest, first, line_feed))
         lines = more.split(b"\n")
         self._rest = [lines.pop()]
+        self._pending = len(self._rest[0])
         if self._framed:
             for line in lines:
                 yield line + b"\n"
@@ -61,6 +68,11 @@ class LineSplitter:
         self._rest = []
         if rest:
             yield rest
+
+    @property
+    def pending(self) -> int:
+        """How many bytes the line that is not whole yet has."""
+        return self._pending
 
 
 class _FramedSplitter:
@@ -93,8 +105,16 @@ class _FramedSplitter:
         yield from ()
 
     @property
+    def pending(self) -> int:
+        """How many bytes the record that is not whole yet has, or says that it will have."""
+        return self._announced()
+
+    @property
     def _in_parts(self) -> bool:
         return False
+
+    def _announced(self) -> int:
+        raise NotImplementedError
 
     def _cut(self, at: int) -> tuple[int, bytes | None] | None:
         raise NotImplementedError
@@ -115,6 +135,13 @@ class RecordIOSplitter(_FramedSplitter):
     @property
     def _in_parts(self) -> bool:
         return bool(self._parts)
+
+    def _announced(self) -> int:
+        parts = sum(map(len, self._parts))
+        if len(self._buffer) < 8:
+            return parts
+        (word,) = struct.unpack_from("<I", self._buffer, 4)
+        return parts + int(word & 0x1FFFFFFF)
 
     def _cut(self, at: int) -> tuple[int, bytes | None] | None:
         if len(self._buffer) - at < 4:
@@ -149,6 +176,10 @@ class TFRecordSplitter(_FramedSplitter):
     """TensorFlow's TFRecord, both checksums checked."""
 
     name = "TFRecord"
+
+    def _announced(self) -> int:
+        # A whole header has passed its checksum by now.
+        return int(struct.unpack_from("<Q", self._buffer)[0]) if len(self._buffer) >= 12 else 0
 
     def _cut(self, at: int) -> tuple[int, bytes | None] | None:
         if len(self._buffer) - at < 12:

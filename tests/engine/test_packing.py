@@ -1,4 +1,5 @@
 import itertools
+import struct
 
 import pytest
 from hypothesis import given
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 
 from transform_engine.errors import BadInput
 from transform_engine.packing import LinePacker, Payload, RecordPacker, WholePacker
-from transform_engine.splitting import LineSplitter
+from transform_engine.splitting import LineSplitter, Splitter, masked_crc32c, splitter
 
 
 def _pack(
@@ -69,6 +70,49 @@ def test_fails_when_a_whole_object_is_over_the_limit_before_all_of_it_is_read() 
     list(packer.feed(b"abcd"))
     with pytest.raises(BadInput, match="got at least 5"):
         list(packer.feed(b"e"))
+
+
+@pytest.mark.parametrize(
+    ("cutter", "data"),
+    [
+        pytest.param(LineSplitter(framed=False), b"a\nbbbbb", id="line"),
+        pytest.param(
+            splitter("RecordIO", framed=False), struct.pack("<II", 0xCED7230A, 5), id="RecordIO"
+        ),
+        pytest.param(
+            splitter("TFRecord", framed=False),
+            (length := struct.pack("<Q", 2**60)) + struct.pack("<I", masked_crc32c(length)),
+            id="TFRecord",
+        ),
+    ],
+)
+def test_fails_when_a_record_is_over_the_limit_before_all_of_it_is_read(
+    cutter: Splitter, data: bytes
+) -> None:
+    packer = RecordPacker(cutter, prepare=bytes, single=True, keep=False, limit=4)
+    with pytest.raises(BadInput, match="got at least"):
+        list(packer.feed(data))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_only_what_a_filter_leaves_must_fit_but_what_it_gets_has_an_end(whole: bool) -> None:
+    def packer(prepared: bytes) -> RecordPacker | WholePacker:
+        if whole:
+            return WholePacker(prepare=lambda _: prepared, keep=False, limit=4, filtered=True)
+        return RecordPacker(
+            LineSplitter(framed=False),
+            prepare=lambda _: prepared,
+            single=True,
+            keep=False,
+            limit=4,
+            filtered=True,
+        )
+
+    assert [payload.body for payload in _pack(packer(b"abcd"), b"x" * 99, 9)] == [b"abcd"]
+    with pytest.raises(BadInput, match="must have at most MaxPayloadInMB = 4 bytes, got 5"):
+        _pack(packer(b"abcde"), b"x" * 99, 9)
+    with pytest.raises(BadInput, match="before its filter"):
+        _pack(packer(b""), bytes(101 << 20), 1 << 20)
 
 
 @pytest.mark.parametrize(

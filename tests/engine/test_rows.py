@@ -161,6 +161,33 @@ def test_fails_when_a_path_asks_for_what_is_not_there(kind: Format, path: str, r
         rows.select(parse(path), rows.parse(row))
 
 
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        ("csv", b'1,"a'),
+        ("csv", b'1,a "b" c'),
+        ("json", b'{"a":'),
+        ("json", b"{'a': 1}"),
+        ("json", b"\xff"),
+        ("json", b"NaN"),
+    ],
+)
+def test_a_check_refuses_what_cannot_be_read(kind: Format, row: bytes) -> None:
+    with pytest.raises(UnreadableRow) as checked:
+        Rows(kind).check(row)
+    with pytest.raises(UnreadableRow) as parsed:
+        Rows(kind).parse(row)
+    assert str(checked.value) == str(parsed.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"), [("csv", b'1,"a"\r\n'), ("json", b' {"a": [1.50]} \n'), ("json", b"1" * 40)]
+)
+def test_a_check_takes_what_can_be_read(kind: Format, row: bytes) -> None:
+    Rows(kind).check(row)
+    Rows(kind).parse(row)
+
+
 def test_a_slice_can_be_read_with_its_end_included() -> None:
     rows = Rows("csv", slice_end_included=True)
     row = rows.parse(b"0,1,2,3,4,5")
