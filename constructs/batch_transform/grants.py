@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from aws_cdk import ArnFormat, Stack
+from aws_cdk import ArnFormat, Stack, Token
 from aws_cdk import aws_iam as iam
 
 from batch_transform.buckets import PREDICTIONS, REPORTS, RUNS
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class BatchTransformGrants:
     """Permissions that others ask of a `BatchTransform`; see `BatchTransform.grants`.
 
-    Each raises `ValueError` for a grantee without policies of its own, such as a service.
+    Each raises `ValueError` for a grantee without policies of its own, such as a service, and for
+    one of another account.
     """
 
     def __init__(self, pipeline: "BatchTransform") -> None:
@@ -135,12 +136,18 @@ class BatchTransformGrants:
             *scoring_statements(pipeline, buckets=pipeline.buckets, settings=pipeline.settings),
         )
 
-    @staticmethod
-    def _allow(grantee: iam.IGrantable, *statements: iam.PolicyStatement) -> None:
+    def _allow(self, grantee: iam.IGrantable, *statements: iam.PolicyStatement) -> None:
+        principal = grantee.grant_principal
+        here, there = Stack.of(self._pipeline).account, principal.principal_account
+        known = there is not None and not (Token.is_unresolved(here) or Token.is_unresolved(there))
+        if known and here != there:
+            raise ValueError(
+                f"a grantee must be of the pipeline's account {here}, got one of {there}; "
+                "let it assume a role there and grant to that"
+            )
         for statement in statements:
-            added = grantee.grant_principal.add_to_principal_policy(statement)
-            if not added.statement_added:
+            if not principal.add_to_principal_policy(statement).statement_added:
                 raise ValueError(
                     "a grantee must be a role or user that policies can be attached to, got "
-                    f"{grantee.grant_principal}; let it assume a role and grant to that"
+                    f"{type(principal).__name__}; let it assume a role and grant to that"
                 )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from aws_cdk import App, Stack
+from aws_cdk import App, Environment, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
@@ -117,8 +117,20 @@ def test_the_role_of_an_existing_model_writes_only_where_jobs_write(
 def test_fails_when_the_grantee_can_have_no_policy() -> None:
     pipeline = indexed(Stack(App(), "Scoring"))
 
-    with pytest.raises(ValueError, match="let it assume a role and grant to that"):
+    with pytest.raises(ValueError, match="got ServicePrincipal; let it assume a role and grant"):
         pipeline.grants.drop(iam.ServicePrincipal("glue.amazonaws.com"))
+
+
+def test_fails_when_the_grantee_is_of_another_account() -> None:
+    """CDK attaches no policy to such a role, and says nothing."""
+    stack = Stack(App(), "Scoring", env=Environment(account="444455556666", region="eu-west-1"))
+    role = iam.Role.from_role_arn(stack, "Uploader", "arn:aws:iam::111122223333:role/uploader")
+
+    with pytest.raises(
+        ValueError,
+        match="must be of the pipeline's account 444455556666, got one of 111122223333; let it",
+    ):
+        indexed(stack).grants.drop(role)
 
 
 @pytest.fixture(scope="module")
