@@ -46,7 +46,20 @@ _ANY_ERROR_RETRY = {
     "JitterStrategy": "FULL",
     "MaxAttempts": 6,
 }
-_LAMBDA_RETRY = [{"ErrorEquals": [*PERMANENT_ERRORS], "MaxAttempts": 0}, _ANY_ERROR_RETRY]
+_LAMBDA_RETRY = [
+    {"ErrorEquals": [*PERMANENT_ERRORS], "MaxAttempts": 0},
+    # A new account runs 10 functions at once, and each may hold its place for 15 minutes: more than
+    # half an hour of patience, in waits so long that 1,000 parts stay below 25,000 events.
+    {
+        "ErrorEquals": ["Lambda.TooManyRequestsException"],
+        "IntervalSeconds": 5,
+        "BackoffRate": 2,
+        "MaxDelaySeconds": 300,
+        "JitterStrategy": "FULL",
+        "MaxAttempts": 20,
+    },
+    _ANY_ERROR_RETRY,
+]
 _INDEX_CONCURRENCY = 40  # what an inline Map runs at once
 _JOB_POLL_S = 20
 

@@ -254,11 +254,23 @@ def test_lambda_tasks_never_repeat_permanent_errors_and_repeat_all_others() -> N
 
     assert len(lambdas) == 2
     for state in lambdas:
-        permanent, others = state["Retry"]
+        permanent, throttled, others = state["Retry"]
         assert "PermanentError" in permanent["ErrorEquals"]
         assert permanent["MaxAttempts"] == 0
         assert others["ErrorEquals"] == ["States.ALL"]
         assert (others["IntervalSeconds"], others["MaxAttempts"]) == (2, 6)
+
+        # A new account has 10 calls at once, and one that holds a place may take 15 minutes.
+        assert throttled["ErrorEquals"] == ["Lambda.TooManyRequestsException"]
+        waits = [
+            min(
+                throttled["IntervalSeconds"] * throttled["BackoffRate"] ** attempt,
+                throttled["MaxDelaySeconds"],
+            )
+            for attempt in range(throttled["MaxAttempts"])
+        ]
+        assert throttled["JitterStrategy"] == "FULL"  # half of each wait, on the average
+        assert sum(waits) / 2 > 2 * 15 * 60
 
 
 def test_a_refused_job_waits_with_jitter_and_a_failed_one_is_not_repeated() -> None:
