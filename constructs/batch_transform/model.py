@@ -25,6 +25,11 @@ _ECR_URI = re.compile(
     r"/(?P<repository>[a-z0-9._/-]+)(?:[:@].+)?"
 )
 
+# Of a model's container (reference §3).
+_VARIABLE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,1023}")
+_VARIABLE_LENGTH = 1024
+_MAX_VARIABLES = 100
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BoundModel:
@@ -62,12 +67,13 @@ class TransformModel(ABC):
         :param image_tag: of a repository. Default: `latest`.
         :param environment: of the model's container.
         :param network_isolation: the container reaches no network.
-        :raises ValueError: there is no such artifact or image.
+        :raises ValueError: there is no such artifact or image, or no container can have such an
+            environment.
         """
         return _ArtifactModel(
             artifact=_checked_artifact(Path(artifact)),
             image=_checked_image(image, image_tag),
-            environment=dict(environment or {}),
+            environment=_checked_environment(environment or {}),
             network_isolation=network_isolation,
         )
 
@@ -110,6 +116,27 @@ def _checked_artifact(artifact: Path) -> Path:
         f"artifact must be a directory of model files or a .tar.gz, got {got}; "
         "run what trains or exports the model first, or correct the path"
     )
+
+
+def _checked_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Refuse what CreateModel would, which is only asked when the stack is half deployed."""
+    if len(environment) > _MAX_VARIABLES:
+        raise ValueError(
+            f"environment must have at most {_MAX_VARIABLES} variables, got {len(environment)}; "
+            "put the rest into a file of the artifact"
+        )
+    for name, value in environment.items():
+        if not Token.is_unresolved(name) and not _VARIABLE.fullmatch(name):
+            raise ValueError(
+                "a variable of environment must be named by letters, digits and underscores, no "
+                f"digit first, got {name!r}; rename it"
+            )
+        if not Token.is_unresolved(value) and len(str(value)) > _VARIABLE_LENGTH:
+            raise ValueError(
+                f"a variable of environment must have at most {_VARIABLE_LENGTH} characters, got "
+                f"{len(str(value))} in {name!r}; put it into a file of the artifact"
+            )
+    return dict(environment)
 
 
 def _checked_image(

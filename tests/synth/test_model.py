@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_cdk import App, Stack
+from aws_cdk import App, Aws, Stack
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
 
@@ -224,3 +224,31 @@ def test_fails_when_the_image_is_a_string_that_only_deployment_knows(directory: 
 
     with pytest.raises(ValueError, match=r"pass the ecr\.IRepository"):
         TransformModel.from_artifact(directory, uri)
+
+
+@pytest.mark.parametrize(
+    ("environment", "match"),
+    [
+        pytest.param({"LOG-LEVEL": "info"}, "got 'LOG-LEVEL'; rename it", id="hyphen"),
+        pytest.param({"1ST": "x"}, "got '1ST'; rename it", id="digit first"),
+        pytest.param(
+            {"A": "x" * 1025}, "at most 1024 characters, got 1025 in 'A'", id="long value"
+        ),
+        pytest.param(
+            {f"A{i}": "" for i in range(101)}, "at most 100 variables, got 101", id="too many"
+        ),
+    ],
+)
+def test_fails_when_the_service_would_refuse_the_model_s_environment(
+    environment: dict[str, str], match: str, model_files: Path
+) -> None:
+    with pytest.raises(ValueError, match=match):
+        TransformModel.from_artifact(
+            model_files / "model", model_files / "image", environment=environment
+        )
+
+
+def test_a_variable_may_be_known_only_at_deployment(model_files: Path) -> None:
+    TransformModel.from_artifact(
+        model_files / "model", model_files / "image", environment={"WHERE": Aws.REGION}
+    )
