@@ -7,7 +7,8 @@ alone; its output appears whole or not at all.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from transform_engine.capture import write_manifests
 from transform_engine.data_log import LogSink, agent_line
 from transform_engine.errors import (
     INTERNAL_ERROR,
+    SEE_LOGS,
     BadInput,
     InstanceFailed,
     ModelFailed,
@@ -35,6 +37,7 @@ from transform_engine.storage import Spool, Storage, split_uri
 
 Event = Mapping[str, Any]
 _FAILURES_IN_DETAIL = 5
+_REASON_LENGTH = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,11 +67,14 @@ async def run_instance(
     """
     work = asyncio.create_task(_Agent(spec, storage, log, on_event).run())
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not work.done():
-        work.cancel()
-        await asyncio.wait((work,))
+    try:
+        await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # Also when the caller gives up: its servers must not outlive it.
+        stopping.cancel()
+        if not work.done():
+            work.cancel()
+            await asyncio.wait((work,))
     if work.cancelled():
         return InstanceResult(ok=False, stopped=True)
     return work.result()
@@ -79,7 +85,10 @@ class _Progress:
     total: int
     done: list[Task] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
-    failures: list[tuple[Task, ObjectFailed]] = field(default_factory=list)
+    # Texts, since an error holds on to the payload that it is about.
+    failed: int = 0
+    failure_reason: str | None = None
+    told: list[str] = field(default_factory=list)
 
 
 class _Agent:
@@ -95,13 +104,24 @@ class _Agent:
         self._storage = storage
         self._log = log
         self._on_event = on_event
-        self._out_bucket, self._out_prefix = split_uri(
-            self._request["TransformOutput"]["S3OutputPath"]
-        )
+        self._out_bucket = self._out_prefix = ""
 
     async def run(self) -> InstanceResult:
-        servers = ModelServers(self._spec.job, self._log)
         try:
+            return await self._run(ModelServers(self._spec.job, self._log))
+        except InstanceFailed as failure:
+            self._say(failure.detail)
+            return InstanceResult(
+                ok=False, failure_reason=failure.failure_reason, detail=failure.detail
+            )
+        except Exception as error:
+            # Nobody foresaw it, so the log has all that a person will find.
+            self._say(told_in_one_line(error))
+            raise
+
+    async def _run(self, servers: ModelServers) -> InstanceResult:
+        try:
+            self._out_bucket, self._out_prefix = self._output_path()
             tasks = await asyncio.to_thread(self._share)
             await servers.start(self._storage, Path(self._spec.job.work_dir))
             offered = await servers.servers[0].parameters()
@@ -114,31 +134,55 @@ class _Agent:
                     "MaxConcurrentTransforms": settings.max_concurrent,
                     "MaxPayloadInMB": settings.max_payload_mb,
                     "BatchStrategy": settings.strategy,
+                    "InvocationsTimeoutInSeconds": settings.timeout_s,
+                    "InvocationsMaxRetries": settings.max_retries,
                 }
             )
             progress = _Progress(len(tasks))
             transform = _Transform(settings, self._spec, self._storage, servers)
             await self._all(transform, tasks, settings.max_concurrent, progress)
             progress.done.sort(key=lambda task: task.key)
-            await write_manifests(
-                self._storage, self._request, progress.done, self._spec.started_at
-            )
+            await self._capture(progress)
             return self._result(progress, servers)
-        except InstanceFailed as failure:
-            self._say(failure.detail)
-            return InstanceResult(
-                ok=False, failure_reason=failure.failure_reason, detail=failure.detail
-            )
         finally:
             # Also when the work is cancelled: nothing may be left running.
             await asyncio.shield(servers.stop())
 
+    def _output_path(self) -> tuple[str, str]:
+        try:
+            return split_uri(self._request["TransformOutput"]["S3OutputPath"])
+        except ValueError as error:
+            raise InstanceFailed(SEE_LOGS, f"S3OutputPath: {error}") from error
+
     def _share(self) -> list[Task]:
         source = self._request["TransformInput"]["DataSource"]["S3DataSource"]
         spec = self._spec
-        # Dealt out like cards, so that equal objects make equal shares.
-        every = enumerate_tasks(self._storage, source)
-        return list(islice(every, spec.instance_index, None, spec.instance_count))
+        try:
+            # Dealt out like cards, so that equal objects make equal shares.
+            every = enumerate_tasks(self._storage, source)
+            return list(islice(every, spec.instance_index, None, spec.instance_count))
+        except InstanceFailed:
+            raise
+        except Exception as error:
+            # Whatever a storage raises: without its objects the job has no work.
+            raise InstanceFailed(
+                SEE_LOGS,
+                f"the input must be readable, got {error!r} for {source['S3Uri']}; check that the "
+                "bucket exists and that the model's role may list it",
+            ) from error
+
+    async def _capture(self, progress: _Progress) -> None:
+        try:
+            await write_manifests(
+                self._storage, self._request, progress.done, self._spec.started_at
+            )
+        except Exception as error:
+            # Whatever a storage raises: the outputs are there, but not what was asked for.
+            uri = self._request["DataCaptureConfig"]["DestinationS3Uri"]
+            raise InstanceFailed(
+                INTERNAL_ERROR,
+                f"the data capture must be writable, got {error!r} for {uri}; check the bucket",
+            ) from error
 
     def _say(self, text: str) -> None:
         for line in text.splitlines():
@@ -168,8 +212,15 @@ class _Agent:
         except ObjectFailed as failure:
             for line in failure.lines:
                 self._log.agent(agent_line(f"{task.name}: {line}"))
-            progress.failures.append((task, failure))
-            event |= {"ok": False, "output": None, "reason": str(failure)[:2000]}
+            progress.failed += 1
+            progress.failure_reason = progress.failure_reason or failure.failure_reason
+            reason = str(failure)[:_REASON_LENGTH]
+            if progress.failed <= _FAILURES_IN_DETAIL:
+                progress.told.append(f"{task.name}: {reason}")
+            event |= {"ok": False, "output": None, "reason": reason}
+            # Its frames hold the payloads, and refer to it in turn: they would wait for the
+            # collector, which counts objects and not bytes.
+            failure.with_traceback(None)
         else:
             progress.done.append(task)
             progress.outputs.append(key)
@@ -177,7 +228,7 @@ class _Agent:
             {
                 **event,
                 "done": len(progress.done),
-                "failed": len(progress.failures),
+                "failed": progress.failed,
                 "total": progress.total,
             }
         )
@@ -192,21 +243,18 @@ class _Agent:
     def _result(self, progress: _Progress, servers: ModelServers) -> InstanceResult:
         counts: Any = {
             "done": len(progress.done),
-            "failed": len(progress.failures),
+            "failed": progress.failed,
             "outputs": tuple(progress.outputs),
         }
-        if not progress.failures:
+        if not progress.failed:
             return InstanceResult(ok=True, **counts)
-        told = [
-            f"{task.name}: {failure}" for task, failure in progress.failures[:_FAILURES_IN_DETAIL]
-        ]
-        more = len(progress.failures) - len(told)
+        told = [*progress.told]
+        more = progress.failed - len(told)
         if more:
             told.append(f"and {more} more objects")
         told += [server.last_words for server in servers.servers]
-        first = progress.failures[0][1]
         return InstanceResult(
-            ok=False, failure_reason=first.failure_reason, detail="\n".join(told), **counts
+            ok=False, failure_reason=progress.failure_reason, detail="\n".join(told), **counts
         )
 
 
@@ -248,15 +296,16 @@ class _Transform:
 
         failed = asyncio.Event()
         try:
-            async for payload in self._payloads(task):
-                # Once a later payload has failed there is no output, so nothing more is sent.
-                while in_flight and (
-                    self._window.locked() or failed.is_set() or in_flight[0][1].done()
-                ):
-                    await deliver()
-                await self._window.acquire()
-                invocation = asyncio.create_task(self._invoke(payload.body, failed))
-                in_flight.append((payload, invocation))
+            async with aclosing(self._payloads(task)) as payloads:
+                async for payload in payloads:
+                    # Once a later payload has failed there is no output: nothing more is sent.
+                    while in_flight and (
+                        self._window.locked() or failed.is_set() or in_flight[0][1].done()
+                    ):
+                        await deliver()
+                    await self._window.acquire()
+                    invocation = asyncio.create_task(self._invoke(payload.body, failed))
+                    in_flight.append((payload, invocation))
             while in_flight:
                 await deliver()
         finally:
@@ -272,12 +321,13 @@ class _Transform:
         output.write(self._recipe.output(Payload(b""), reply))
 
     async def _has_bytes(self, task: Task) -> bool:
-        async for piece in self._pieces(task):
-            if piece:
-                return True
+        async with aclosing(self._pieces(task)) as pieces:
+            async for piece in pieces:
+                if piece:
+                    return True
         return False
 
-    async def _pieces(self, task: Task) -> AsyncIterator[bytes]:
+    async def _pieces(self, task: Task) -> AsyncGenerator[bytes, None]:
         pieces = self._storage.chunks(task.bucket, task.key)
         try:
             async for piece in gunzip(pieces) if self._settings.gzip else pieces:
@@ -290,11 +340,12 @@ class _Transform:
                 f"the object must be readable, got {error!r}; check that it exists"
             ) from error
 
-    async def _payloads(self, task: Task) -> AsyncIterator[Payload]:
+    async def _payloads(self, task: Task) -> AsyncGenerator[Payload, None]:
         packer = self._recipe.packer()
-        async for piece in self._pieces(task):
-            for payload in packer.feed(piece):
-                yield payload
+        async with aclosing(self._pieces(task)) as pieces:
+            async for piece in pieces:
+                for payload in packer.feed(piece):
+                    yield payload
         for payload in packer.end():
             yield payload
 
@@ -355,4 +406,12 @@ class _Transform:
 
 def internal_error(error: Exception) -> InstanceResult:
     """Return the result of an instance that broke in a way nobody foresaw."""
-    return InstanceResult(ok=False, failure_reason=INTERNAL_ERROR, detail=repr(error))
+    return InstanceResult(ok=False, failure_reason=INTERNAL_ERROR, detail=told_in_one_line(error))
+
+
+def told_in_one_line(error: BaseException) -> str:
+    """Return an error that nobody foresaw as one line, with what is inside a group of them."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(told_in_one_line(each) for each in error.exceptions)
+    said = " ".join(repr(error).split())
+    return f"the agent must not fail, got {said}; see the traceback in the server's log"

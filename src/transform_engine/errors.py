@@ -15,6 +15,7 @@ EngineError
 from typing import ClassVar
 
 _BODY_LINES = 200
+_BODY_BYTES = 64 * 1024
 
 
 class EngineError(Exception):
@@ -95,4 +96,5 @@ SEE_LOGS = "ClientError: See job logs for more information"
 
 
 def _lines(body: bytes) -> list[str]:
-    return body.decode(errors="replace").splitlines()[:_BODY_LINES]
+    # A model may answer an error with a page, or with what it was sent.
+    return body[:_BODY_BYTES].decode(errors="replace").splitlines()[:_BODY_LINES]

@@ -25,6 +25,7 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 _PING_TIMEOUT_S = 2.0
 _PARAMETERS_TIMEOUT_S = 10.0
 _LAST_LINES = 40
+_LAST_OUTPUT_S = 5.0
 _LINE_BYTES = 64 * 1024
 # Some servers refuse 32767 and above, and the kernel hands out the ports above 32768.
 _PORTS = range(18000, 32000)
@@ -121,6 +122,7 @@ class ModelServer:
         self._log = log
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._process: asyncio.subprocess.Process | None = None
+        self._output: asyncio.ReadTransport | None = None
         self._reader: asyncio.Task[None] | None = None
         self.port = free_port()
         self.http = HttpClient(self.port)
@@ -141,26 +143,33 @@ class ModelServer:
                 f"the model server's folder must exist, got {self._container.cwd}; "
                 "register the image again",
             )
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-IS",
-            str(_KEEPER),
-            str(job.server_stop_timeout_s),
-            *self._container.command,
-            cwd=self._container.cwd,
-            env=environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
+        # A pipe of our own: asyncio would wait for the end of one that it made, and what outlives
+        # a killed keeper may hold it open.
+        reading, writing = os.pipe()
+        stream = asyncio.StreamReader()
+        output = open(reading, "rb", buffering=0)  # noqa: SIM115 - the transport closes it
+        self._output, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), output
         )
-        self._reader = asyncio.create_task(self._read())
+        self._reader = asyncio.create_task(self._read(stream))
+        with open(writing, "wb") as end:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-IS",
+                str(_KEEPER),
+                str(job.server_stop_timeout_s),
+                *self._container.command,
+                cwd=self._container.cwd,
+                env=environment,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=end,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
 
-    async def _read(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
+    async def _read(self, stream: asyncio.StreamReader) -> None:
         rest = b""
-        while data := await self._process.stdout.read(_LINE_BYTES):
+        while data := await stream.read(_LINE_BYTES):
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) >= _LINE_BYTES:
                 lines, rest = [*lines, rest], b""
@@ -231,13 +240,16 @@ class ModelServer:
     async def stop(self) -> None:
         """End the process and all it started."""
         self.http.close()
-        if self._process is None:
-            return
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        await self._process.wait()
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            await self._process.wait()
         if self._reader is not None:
-            await self._reader
+            # What the server started may hold its output open, if its keeper was killed.
+            await asyncio.wait((self._reader,), timeout=_LAST_OUTPUT_S)
+            self._reader.cancel()
+        if self._output is not None:
+            self._output.close()
 
 
 _INHERITED = frozenset(

@@ -4,15 +4,17 @@ import gzip
 import json
 import re
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from transform_engine.agent import InstanceResult, run_instance
+from transform_engine.agent import Event, InstanceResult, internal_error, run_instance
 from transform_engine.data_log import MemoryLog
 from transform_engine.spec import Container, InstanceSpec, JobSpec, Readings
-from transform_engine.storage import FolderStorage, Spool
+from transform_engine.storage import FolderStorage, Spool, StoredObject
 
 _Request = Callable[..., dict[str, Any]]
 _Containers = Callable[..., Container]
@@ -33,6 +35,12 @@ def _outputs(bucket: FolderStorage) -> dict[str, bytes]:
     }
 
 
+def _instance_of(job: JobSpec) -> InstanceSpec:
+    return InstanceSpec(
+        job=job, instance_id="i-1", instance_index=0, instance_count=1, started_at=1661820555
+    )
+
+
 def _run(
     job: JobSpec,
     bucket: FolderStorage,
@@ -40,9 +48,7 @@ def _run(
     stop_after_s: float | None = None,
 ) -> tuple[InstanceResult, MemoryLog]:
     log = MemoryLog()
-    spec = InstanceSpec(
-        job=job, instance_id="i-1", instance_index=0, instance_count=1, started_at=1661820555
-    )
+    spec = _instance_of(job)
 
     async def scenario() -> InstanceResult:
         stop = asyncio.Event()
@@ -213,6 +219,48 @@ def test_without_a_payload_limit_an_object_is_streamed_in_one_chunked_request(
     assert call["headers"]["transfer-encoding"] == "chunked"
 
 
+def test_failed_objects_leave_nothing_in_memory(
+    request_for: _Request, container: _Containers, job_for: _Job, bucket: FolderStorage
+) -> None:
+    for name in range(20):
+        _write(bucket, f"in/{name}.csv", b"1\n" * 1_000_000)
+    model = container(script=[{"status": 400, "body": "no"}])
+    tracemalloc.start()
+    try:
+        result, _ = _run(job_for(request_for(), [model]), bucket)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.failed == 20
+    assert peak < 20_000_000, "one payload is 2 MB"
+
+
+def test_a_large_object_goes_through_in_little_memory(
+    request_for: _Request, container: _Containers, job_for: _Job, bucket: FolderStorage
+) -> None:
+    _write(bucket, "in/a.csv", b"1,2,3\n" * 10_000_000)
+    tracemalloc.start()
+    try:
+        request = request_for(MaxPayloadInMB=1)
+        result, _ = _run(job_for(request, [container("byte_len")]), bucket)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.ok
+    assert sum(map(int, _outputs(bucket)["out/a.csv.out"].split())) == 60_000_000
+    assert peak < 20_000_000
+
+
+def test_a_long_error_of_the_model_is_cut(
+    request_for: _Request, container: _Containers, job_for: _Job, bucket: FolderStorage
+) -> None:
+    _write(bucket, "in/a.csv", b"1\n")
+    model = container(script=[{"status": 400, "body": "x" * 3_000_000}])
+    result, log = _run(job_for(request_for(), [model]), bucket)
+    assert max(map(len, log.agent_lines)) < 100_000
+    assert len(result.detail or "") < 10_000
+
+
 def test_headers_are_sent_verbatim_and_only_if_the_job_has_them(
     request_for: _Request,
     container: _Containers,
@@ -261,6 +309,113 @@ def test_a_stopped_instance_leaves_nothing_half_and_no_server(
     assert result.stopped
     assert time.monotonic() - began < 5
     assert _outputs(bucket) == {}
+
+
+def test_when_its_caller_gives_up_the_servers_of_an_instance_end(
+    request_for: _Request, container: _Containers, job_for: _Job, bucket: FolderStorage
+) -> None:
+    _write(bucket, "in/a.csv", b"1\n")
+    model = container(script=[{"hang": True}])
+    spec = _instance_of(job_for(request_for(), [model]))
+
+    async def scenario() -> None:
+        run = run_instance(spec, storage=bucket, log=MemoryLog(), stop=asyncio.Event())
+        async with asyncio.timeout(1):
+            await run
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(scenario())
+    commands = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            commands.append(entry.read_bytes().decode(errors="replace"))
+        except OSError:
+            continue  # It has just ended.
+    assert not [command for command in commands if model.cwd in command]
+
+
+@pytest.mark.parametrize("name", ["started", "object"])
+def test_what_nobody_foresaw_is_one_line_of_the_data_log(
+    name: str,
+    request_for: _Request,
+    container: _Containers,
+    job_for: _Job,
+    bucket: FolderStorage,
+) -> None:
+    _write(bucket, "in/a.csv", b"1\n")
+    log = MemoryLog()
+
+    def fail(event: Event) -> None:
+        if event["event"] == name:
+            raise RuntimeError("the pipe\nbroke")
+
+    run = run_instance(
+        _instance_of(job_for(request_for(), [container("echo")])),
+        storage=bucket,
+        log=log,
+        stop=asyncio.Event(),
+        on_event=fail,
+    )
+    with pytest.raises((RuntimeError, ExceptionGroup)) as raised:
+        asyncio.run(_await(run))
+    assert isinstance(raised.value, Exception)
+    result = internal_error(raised.value)
+    assert (result.failure_reason or "").startswith("InternalServerError")
+    assert "RuntimeError('the pipe\\nbroke')" in (result.detail or "")
+    lines = [line for line in log.agent_lines if line.endswith(f": {result.detail}")]
+    assert len(lines) == 1
+
+
+async def _await(run: Any) -> Any:
+    return await run
+
+
+class _Unlistable(FolderStorage):
+    def list(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
+        raise PermissionError("AccessDenied")
+
+
+@pytest.mark.parametrize(
+    ("storage", "changes", "reason", "line"),
+    [
+        pytest.param(
+            _Unlistable,
+            {},
+            "ClientError",
+            "the input must be readable, got PermissionError",
+            id="in",
+        ),
+        pytest.param(
+            FolderStorage,
+            {"TransformOutput": {"S3OutputPath": "https://bkt/out"}},
+            "ClientError",
+            "S3OutputPath: an object's URI must start with s3://",
+            id="out",
+        ),
+        pytest.param(
+            FolderStorage,
+            {"DataCaptureConfig": {"DestinationS3Uri": "s3://no bucket/x"}},
+            "InternalServerError",
+            "the data capture must be writable, got ValueError",
+            id="capture",
+        ),
+    ],
+)
+def test_an_instance_that_cannot_read_or_write_says_where(
+    storage: type[FolderStorage],
+    changes: dict[str, Any],
+    reason: str,
+    line: str,
+    request_for: _Request,
+    container: _Containers,
+    job_for: _Job,
+    bucket: FolderStorage,
+) -> None:
+    _write(bucket, "in/a.csv", b"1\n")
+    job = job_for(request_for(**changes), [container("echo")])
+    result, log = _run(job, storage(bucket.root))
+    assert (result.failure_reason or "").startswith(reason)
+    assert any(line in said for said in log.agent_lines)
 
 
 def test_a_missing_object_of_a_manifest_fails_alone(
@@ -363,9 +518,15 @@ def test_inference_ids_are_members_of_json_and_captures_name_the_objects(
             'Failed to parse input as CSV: unterminated "',
             id="csv",
         ),
+        pytest.param(
+            {"JoinSource": "Input"},
+            b'1,"a',
+            'Failed to parse input as CSV: unterminated "',
+            id="join",
+        ),
     ],
 )
-def test_an_object_that_cannot_be_filtered_is_never_sent(
+def test_an_object_that_cannot_be_filtered_or_joined_is_never_sent(
     processing: dict[str, str],
     content: bytes,
     line: str,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from transform_engine import keeper
 from transform_engine.data_log import MemoryLog
@@ -167,6 +168,46 @@ def test_nothing_of_a_server_is_left_behind(how: str, tmp_path: Path) -> None:
         else:
             _until(lambda: not any(map(_alive, (server, worker, daemon, keeper_pid))))
         agent.wait(10)
+
+
+_LEAVES_A_DAEMON = """
+import http.server, os, subprocess, sys
+wait = "import time; time.sleep(99)"
+daemon = subprocess.Popen([sys.executable, "-c", wait], start_new_session=True)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+address = os.environ["BIND_HOST"], int(os.environ["SAGEMAKER_BIND_TO_PORT"])
+server = http.server.HTTPServer(address, Handler)
+open("pids", "w").write(f"{os.getppid()} {daemon.pid}")
+server.serve_forever()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the server on Linux only")
+def test_a_server_whose_keeper_was_killed_holds_up_nobody(
+    request_for: Callable[..., Any],
+    job_for: _JobFor,
+    bucket: FolderStorage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("transform_engine.servers._LAST_OUTPUT_S", 0.2)
+    job = job_for(request_for(), [_python(tmp_path, _LEAVES_A_DAEMON)])
+
+    async def scenario() -> None:
+        servers = ModelServers(job, MemoryLog())
+        await servers.start(bucket, tmp_path)
+        keeper_pid, daemon = map(int, (tmp_path / "pids").read_text().split())
+        try:
+            os.kill(keeper_pid, signal.SIGKILL)
+            await asyncio.wait_for(servers.stop(), 5)
+        finally:
+            os.kill(daemon, signal.SIGKILL)
+
+    asyncio.run(scenario())
+    uvloop.run(scenario())
 
 
 def _archive(bucket: FolderStorage, *members: tuple[tarfile.TarInfo, bytes]) -> str:
