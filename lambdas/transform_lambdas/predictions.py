@@ -60,7 +60,11 @@ class RecordFormat:
         except UnicodeDecodeError as error:
             raise UnreadableRecord("a record must be UTF-8") from error
         prediction = self._read_csv(text) if self.name == "csv" else self._read_json(text)
-        if not 0 < len(prediction.record_id.encode()) <= _ID_LIMIT_BYTES:
+        try:
+            id_bytes = len(prediction.record_id.encode())
+        except UnicodeEncodeError as error:  # JSON can spell half a character
+            raise UnreadableRecord("a record's id must be UTF-8") from error
+        if not 0 < id_bytes <= _ID_LIMIT_BYTES:
             raise UnreadableRecord(f"a record's id must have 1 to {_ID_LIMIT_BYTES} bytes")
         if len(prediction.value.encode()) > _PREDICTION_LIMIT_BYTES:
             raise UnreadableRecord(f"a record must have at most {_PREDICTION_LIMIT_BYTES} bytes")
@@ -86,7 +90,7 @@ class RecordFormat:
     def _read_json(self, text: str) -> Prediction:
         try:
             record = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UnreadableRecord("a record must be JSON") from error
         value = record.get(self.record_id) if isinstance(record, dict) else None
         if not isinstance(value, str | int) or isinstance(value, bool):

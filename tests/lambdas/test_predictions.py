@@ -51,6 +51,8 @@ def test_a_record_has_an_id_and_a_prediction(
         (RecordFormat("jsonlines", "id"), b"{", "must be JSON"),
         (RecordFormat("jsonlines", "id"), b"[1]", "text or whole number 'id'"),
         (RecordFormat("jsonlines", "id"), b'{"id":true}', "text or whole number 'id'"),
+        (RecordFormat("jsonlines", "id"), b'{"id":"\\ud800"}', "id must be UTF-8"),
+        (RecordFormat("jsonlines", "id"), b"[" * 200_000, "must be JSON"),
     ],
 )
 def test_fails_when_a_record_cannot_be_indexed(
