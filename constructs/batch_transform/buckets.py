@@ -13,6 +13,8 @@ PREDICTIONS = "predictions/"
 RUNS = "runs/"
 REPORTS = "reports/"
 
+# The child that CDK's Bucket gets when it is told to notify anyone.
+_L2_NOTIFICATIONS = "Notifications"
 _UNFINISHED_UPLOADS = Duration.days(7)
 _RUN_FILES = Duration.days(30)
 
@@ -40,6 +42,8 @@ class TransformBuckets(Construct):
         self._jobs_key = jobs_key
         if input_bucket is not None and isinstance(input_bucket.node.scope, TransformBuckets):
             _tell_eventbridge(input_bucket)  # another pipeline's: this one scores its predictions
+        elif input_bucket is not None:
+            _check_events(input_bucket)
         self.input: s3.IBucket = input_bucket or self._own_input(encryption_key, removal_policy)
         self.output: s3.IBucket = output_bucket or self._own_output(encryption_key, removal_policy)
 
@@ -145,6 +149,17 @@ def _check_prefix(input_prefix: str) -> None:
         raise ValueError(
             f"input_prefix must end with '/' and not start with it, got {input_prefix!r}; "
             f"use {better!r}, or objects beside it would be taken for drops"
+        )
+
+
+def _check_events(input_bucket: s3.IBucket) -> None:
+    made_here = cast(s3.CfnBucket | None, input_bucket.node.default_child)
+    if made_here is None or input_bucket.node.try_find_child(_L2_NOTIFICATIONS) is not None:
+        return
+    if made_here.notification_configuration is None:
+        raise ValueError(
+            f"input_bucket must send its events to EventBridge, got {input_bucket.node.path} that "
+            "does not; pass event_bridge_enabled=True to the Bucket, or no run would ever start"
         )
 
 

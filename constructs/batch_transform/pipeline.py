@@ -58,8 +58,9 @@ class BatchTransform(Construct):
     :param settings: how records are cut, filtered, joined and assembled. Default: JSON Lines.
     :param index: makes predictions findable by record id through an HTTP API. Default: none.
     :param batch: when waiting drops become a run. Default: `BatchPolicy()`.
-    :param input_bucket: where drops arrive. One of yours must send its events to EventBridge (its
-        properties, "Amazon EventBridge: On"), which CDK cannot see; without it no run ever starts.
+    :param input_bucket: where drops arrive. One of yours must send its events to EventBridge:
+        `event_bridge_enabled=True`, or in the console "Amazon EventBridge: On", which CDK cannot
+        see of a bucket that exists already; without it no run ever starts.
         The `output_bucket` of another pipeline does, so that one may score what another predicts.
         If a KMS key encrypts it, import it with `encryption_key`, or nothing may read it.
         Default: a new, private, versioned bucket.

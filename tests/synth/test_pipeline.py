@@ -379,6 +379,34 @@ def test_fails_when_two_imports_of_one_bucket_overlap() -> None:
         )
 
 
+def test_fails_when_a_bucket_of_the_app_tells_eventbridge_of_no_upload() -> None:
+    stack = Stack(App(), "Scoring")
+    bucket = s3.Bucket(stack, "Arrivals")
+
+    with pytest.raises(ValueError, match=r"got Scoring/Arrivals that does not; .* event_bridge_"):
+        BatchTransform(
+            stack, "Churn", model=MODEL, instance_type="ml.m5.large", input_bucket=bucket
+        )
+
+
+@pytest.mark.parametrize("how", ["the property of level 2", "the method", "level 1"])
+def test_a_bucket_of_the_app_may_tell_eventbridge_in_any_way(how: str) -> None:
+    stack = Stack(App(), "Scoring")
+    bucket: s3.IBucket
+    if how == "level 1":
+        configuration = s3.CfnBucket.EventBridgeConfigurationProperty(event_bridge_enabled=True)
+        notifications = s3.CfnBucket.NotificationConfigurationProperty(
+            event_bridge_configuration=configuration
+        )
+        arrivals = s3.CfnBucket(stack, "Arrivals", notification_configuration=notifications)
+        bucket = s3.Bucket.from_cfn_bucket(arrivals)
+    else:
+        bucket = s3.Bucket(stack, "Arrivals", event_bridge_enabled=how != "the method")
+        bucket.enable_event_bridge_notification()
+
+    BatchTransform(stack, "Churn", model=MODEL, instance_type="ml.m5.large", input_bucket=bucket)
+
+
 def test_one_bucket_may_hold_both_and_different_buckets_any_prefix(
     synthesize: Callable[[Any], dict[str, Any]],
 ) -> None:
