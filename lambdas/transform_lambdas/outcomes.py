@@ -41,7 +41,7 @@ def explain(
     if key in complaints:
         text = complaints[key]
         # 4xx is the container's word that the data is at fault; 5xx and silence are the model's.
-        return _missing(f"{key}: {text}", may_pass="ClientError" not in text)
+        return _missing(f"{key}: {text}", may_pass=not text.startswith("ClientError"))
     if not jobs:
         why = refusal(error) or "the run ended before it created a transform job"
         passing = any(mark in why for mark in _PASSING_REFUSALS)

@@ -180,6 +180,17 @@ def test_no_log_at_all_is_no_complaint() -> None:
             True,
             id="the model's fault",
         ),
+        pytest.param(
+            [Job("j", "Failed", "")],
+            {
+                "k": "Bad HTTP status received from algorithm: 500 "
+                "botocore.exceptions.ClientError: An error occurred (ThrottlingException)"
+            },
+            {},
+            "k: Bad HTTP status",
+            True,
+            id="a model whose own call to AWS failed",
+        ),
     ],
 )
 def test_a_missing_output_is_explained(
