@@ -138,7 +138,10 @@ class Model:
     def _answer_ping(self) -> Answer:
         answer = {"status": 200}
         if self._ping:
-            answer = self._ping.pop(0) if len(self._ping) > 1 else self._ping[0]
+            answer = self._ping[0]
+            answer["times"] = answer.get("times", 1) - 1
+            if answer["times"] <= 0 and len(self._ping) > 1:
+                self._ping.pop(0)
         if answer.get("exit_code") is not None:
             os._exit(answer["exit_code"])
         time.sleep(3600 if answer.get("hang") else answer.get("delay_ms", 0) / 1000)
