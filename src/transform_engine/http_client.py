@@ -175,7 +175,7 @@ class _Connection(asyncio.Protocol):
             self._transport.writelines((b"%x\r\n" % len(body), body, b"\r\n") if body else ())
         else:
             async for piece in body():
-                if reply.done():
+                if reply.done() or self._transport.is_closing():
                     return False
                 if piece:
                     self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))

@@ -233,7 +233,7 @@ class ModelServer:
                 "GET", "/execution-parameters", timeout_s=_PARAMETERS_TIMEOUT_S, keep=False
             )
             offered = json.loads(reply.body) if reply.status == 200 else {}
-        except (NoReply, TimedOut, ValueError):
+        except (NoReply, TimedOut, ValueError, RecursionError):
             return {}  # Optional, and servers answer it in many ways.
         return offered if isinstance(offered, dict) else {}
 

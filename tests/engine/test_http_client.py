@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+import uvloop
 
 from transform_engine.http_client import HttpClient, NoReply, Reply, TimedOut
 
@@ -74,6 +75,22 @@ async def _post(client: HttpClient, body: bytes = b"x", timeout_s: float = 5) ->
             b"ok!",
             id="chunked",
         ),
+        pytest.param(b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", 200, b"ok", id="no blank"),
+        pytest.param(
+            "HTTP/1.1 400 caf\u00e9 \U0001f4a5\r\nContent-Length: 0\r\n\r\n".encode(),
+            400,
+            b"",
+            id="a reason beyond ASCII",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n1\r\n2\r\n", 200, b"1\r\n2\r\n", id="CRLF"
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ncontent-length:2\r\nX-Trace: " + b"x" * 30_000 + b"\r\n\r\nok",
+            200,
+            b"ok",
+            id="a long header",
+        ),
         pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", id="no content"),
         pytest.param(
             b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", 302, b"", id="302"
@@ -110,6 +127,51 @@ def test_a_request_on_a_connection_that_went_stale_is_sent_again_on_a_fresh_one(
 
     once = _answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", times=1)
     assert asyncio.run(_with_server(once, use)) == 3
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_server_that_closes_after_every_reply_gets_a_connection_for_each(version: str) -> None:
+    async def use(client: HttpClient) -> None:
+        for _ in range(3):
+            assert (await _post(client)).body == b"ok"
+
+    answer = f"HTTP/{version} 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    assert asyncio.run(_with_server(_answering(answer.encode()), use)) == 3
+
+
+@pytest.mark.parametrize("how", ["closes", "resets"])
+def test_a_kept_connection_that_ends_while_the_next_request_is_on_its_way_is_no_failure(
+    how: str,
+) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+        await reader.read(1)  # The next request has begun.
+        if how == "resets":
+            writer.transport.abort()
+
+    async def use(client: HttpClient) -> None:
+        for _ in range(3):
+            assert (await _post(client, b"x" * 100_000)).body == b"ok"
+
+    assert asyncio.run(_with_server(talk, use)) == 3
+
+
+def test_sixteen_requests_go_at_once_on_as_many_connections() -> None:
+    together = asyncio.Barrier(16)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, body = await _request(reader)
+        await together.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n%02d" % int(body))
+        await writer.drain()
+
+    async def use(client: HttpClient) -> None:
+        replies = await asyncio.gather(*(_post(client, b"%d" % number) for number in range(16)))
+        assert [int(reply.body) for reply in replies] == [*range(16)]
+
+    assert asyncio.run(_with_server(talk, use)) == 16
 
 
 def test_a_connection_that_the_server_closes_on_a_fresh_request_is_no_reply() -> None:
@@ -158,6 +220,26 @@ def test_a_refusal_before_the_body_is_read_is_a_reply() -> None:
         assert (await _post(client, b"x" * 20_000_000)).status == 413
 
     asyncio.run(_with_server(refuse, use))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_refusal_is_read_even_if_the_server_has_closed_at_once(streamed: bool) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 \r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield b"x" * 100_000
+
+    async def use(client: HttpClient) -> None:
+        body = pieces if streamed else b"x" * 20_000_000
+        for _ in range(3):
+            reply = await client.call("POST", "/invocations", timeout_s=5, body=body)
+            assert reply.status == 413
+
+    uvloop.run(_with_server(refuse, use))  # The loop of every instance.
 
 
 def test_a_stream_is_sent_in_chunks_with_the_headers_it_was_given() -> None:

@@ -196,12 +196,38 @@ def test_a_job_on_s3_logs_to_cloudwatch_as_the_service_does(
     result = job.wait(60)
     assert (result.status, result.done, result.failed) == ("Failed", 1, 1)
     assert s3.get_object(Bucket="bkt", Key="out/a b+c.csv.out")["Body"].read() == b"3\n"
+    messages = _data_log(aws, "logged")
+    assert "BatchStrategy=MULTI_RECORD" in messages[0]
+    assert messages[1].endswith(": bkt/in/bad.csv: ClientError: 400")
+
+
+def _data_log(aws: str, job_name: str) -> list[str]:
     logs = boto3.client("logs", endpoint_url=aws, region_name="us-east-1")
     group = "/aws/sagemaker/TransformJobs"
-    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix="logged/")
+    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{job_name}/")
     names = [stream["logStreamName"] for stream in streams["logStreams"]]
     (data_log,) = [name for name in names if name.endswith("/data-log")]
     events = logs.get_log_events(logGroupName=group, logStreamName=data_log, startFromHead=True)
-    messages = [event["message"] for event in events["events"]]
-    assert "BatchStrategy=MULTI_RECORD" in messages[0]
-    assert messages[1].endswith(": bkt/in/bad.csv: ClientError: 400")
+    return [event["message"] for event in events["events"]]
+
+
+def test_an_instance_that_breaks_says_so_where_a_person_looks(
+    aws: str, s3: Any, request_for: _Request, container: _Containers, tmp_path: Path
+) -> None:
+    request = request_for()
+    del request["TransformOutput"]["S3OutputPath"]  # No call has passed that.
+    spec = JobSpec(
+        job_name="broken",
+        request=request,
+        containers=(container("csv_sum"),),
+        work_dir=str(tmp_path),
+        s3_endpoint=aws,
+        log_endpoint=aws,
+    )
+    job = TransformJob(spec)
+    job.start()
+    result = job.wait(60)
+    assert (result.status, (result.failure_reason or "")[:20]) == ("Failed", "InternalServerError:")
+    assert "KeyError('S3OutputPath')" in (result.detail or "")
+    (message,) = _data_log(aws, "broken")
+    assert message.endswith(f"[sagemaker logs]: {result.detail}")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,89 @@ def test_a_server_gets_its_environment_model_and_a_low_port(
     assert Path(environment["SM_MODEL_DIR"]).is_dir()
     assert int(environment["SAGEMAKER_BIND_TO_PORT"]) < 32767
     assert "AWS_SECRET_ACCESS_KEY" not in environment
+
+
+_ANSWERING = """
+import http.server, json, os, sys
+answers = json.loads(sys.argv[1])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        status, headers, body = answers.get(self.path, [404, {}, "<html>no</html>"])
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body.encode("latin-1"))
+address = os.environ["BIND_HOST"], int(os.environ["SAGEMAKER_BIND_TO_PORT"])
+http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+"""
+
+
+def _parameters(
+    answers: dict[str, Any], job_for: _JobFor, request: Any, bucket: FolderStorage, tmp_path: Path
+) -> Mapping[str, Any]:
+    """Start a server that answers so, and return what it offers."""
+    command = (sys.executable, "-c", _ANSWERING, json.dumps(answers))
+    container = Container(command=command, cwd=str(tmp_path))
+
+    async def scenario() -> Mapping[str, Any]:
+        servers = ModelServers(job_for(request, [container], ping_timeout_s=1.5), MemoryLog())
+        try:
+            await servers.start(bucket, tmp_path)
+            return await servers.servers[0].parameters()
+        finally:
+            await servers.stop()
+
+    return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("body", ["", "\n", '"\\n"', '{"status": "Unhealthy"}', "\xff" * 9])
+def test_what_a_ping_says_beside_200_does_not_matter(
+    body: str,
+    request_for: Callable[..., Any],
+    job_for: _JobFor,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    answers = {"/ping": [200, {"Content-Type": "text/html"}, body]}
+    assert _parameters(answers, job_for, request_for(), bucket, tmp_path) == {}
+
+
+def test_fails_when_a_ping_only_redirects(
+    request_for: Callable[..., Any], job_for: _JobFor, bucket: FolderStorage, tmp_path: Path
+) -> None:
+    answers = {"/ping": [302, {"Location": "/health"}, ""], "/health": [200, {}, ""]}
+    with pytest.raises(InstanceFailed, match="got status 302"):
+        _parameters(answers, job_for, request_for(), bucket, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "offered"),
+    [
+        pytest.param(
+            200, {}, '{"BatchStrategy": "MultiRecord"}', {"BatchStrategy": "MultiRecord"}, id="JSON"
+        ),
+        pytest.param(404, {}, '{"BatchStrategy": "MULTI_RECORD"}', {}, id="404 with JSON"),
+        pytest.param(404, {"Content-Type": "text/plain"}, "Not Found", {}, id="404 with text"),
+        pytest.param(200, {"Content-Type": "text/html"}, "<html>", {}, id="200 with HTML"),
+        pytest.param(200, {}, "[1]", {}, id="200 with a list"),
+        pytest.param(200, {}, "\xff", {}, id="200 with bytes"),
+        pytest.param(200, {}, "[" * 100_000, {}, id="200 with depth"),
+        pytest.param(200, {"Content-Length": "99"}, "{", {}, id="200 cut off"),
+    ],
+)
+def test_execution_parameters_are_taken_only_where_they_are_some(
+    status: int,
+    headers: dict[str, str],
+    body: str,
+    offered: dict[str, Any],
+    request_for: Callable[..., Any],
+    job_for: _JobFor,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    answers = {"/ping": [200, {}, ""], "/execution-parameters": [status, headers, body]}
+    assert _parameters(answers, job_for, request_for(), bucket, tmp_path) == offered
 
 
 _STUBBORN = """
