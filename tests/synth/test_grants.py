@@ -189,6 +189,28 @@ def test_a_role_decrypts_what_it_reads_and_no_more(
     assert found == keys
 
 
+def test_who_watches_may_encrypt_nothing(synthesize: Callable[[Any], dict[str, Any]]) -> None:
+    def define(stack: Stack) -> None:
+        key = kms.Key.from_key_arn(stack, "Key", "arn:aws:kms:eu-west-1:111122223333:key/k")
+        pipeline = BatchTransform(
+            stack,
+            "Churn",
+            model=TransformModel.from_model_name("churn"),
+            instance_type="ml.m5.large",
+            encryption_key=key,
+        )
+        pipeline.grants.watch(iam.Role(stack, "Who", assumed_by=iam.AccountRootPrincipal()))
+
+    (policy,) = [
+        policy["Properties"]["PolicyDocument"]["Statement"]
+        for name, policy in synthesize(define)["Resources"].items()
+        if policy["Type"] == "AWS::IAM::Policy" and name.startswith("Who")
+    ]
+    (statement,) = [part for part in policy if "kms:Decrypt" in part["Action"]]
+
+    assert statement["Action"] == ["kms:Decrypt", "kms:DescribeKey"]
+
+
 def test_settle_copies_outputs_of_jobs_that_have_a_key_of_their_own(
     decrypted: dict[str, set[str]],
 ) -> None:
