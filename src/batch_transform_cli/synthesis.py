@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ _LIMIT_S = 300
 def synthesize(project: Path, assembly: Path) -> None:
     """Run the app that `project/cdk.json` names, and let it write into `assembly`.
 
-    :raises SynthesisFailed: there is no app, or it refuses; with the last line that it wrote.
+    :raises SynthesisFailed: there is no app, it never ends, or it refuses; with the last line that
+        it wrote.
     """
     try:
         settings = json.loads((project / "cdk.json").read_text("utf-8"))
@@ -31,20 +33,31 @@ def synthesize(project: Path, assembly: Path) -> None:
         "CDK_OUTDIR": str(assembly.absolute()),
         "CDK_CONTEXT_JSON": json.dumps(settings.get("context", {})),
     }
-    ended = subprocess.run(
+    with subprocess.Popen(
         command,
         shell=isinstance(command, str),
         cwd=project,
         env=environment,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        timeout=_LIMIT_S,
-    )
-    if ended.returncode != 0:
-        lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
+        start_new_session=True,  # so that what the app starts can be ended with it
+    ) as app:
+        try:
+            _, said = app.communicate(timeout=_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise SynthesisFailed(
+                f"the app must synthesize within {_LIMIT_S} s, got no end; "
+                f"run {command!r} by hand to see where it waits"
+            ) from None
+        finally:
+            if app.poll() is None:
+                os.killpg(app.pid, signal.SIGKILL)
+    if app.returncode != 0:
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
         raise SynthesisFailed(
             f"the app must synthesize, got: {lines[-1] if lines else 'nothing said'} "
-            f"(exit code {ended.returncode}); mend it and run this again"
+            f"(exit code {app.returncode}); mend it and run this again"
         )

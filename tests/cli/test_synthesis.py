@@ -1,4 +1,6 @@
 import json
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,30 @@ def test_fails_when_there_is_no_app(tmp_path: Path, content: str | None) -> None
         (tmp_path / "cdk.json").write_text(content)
     with pytest.raises(SynthesisFailed, match=r"cdk\.json must stand in .* and name the app"):
         synthesize(tmp_path, tmp_path)
+
+
+def runs(pid: int) -> bool:
+    """Whether the process is there, and is no zombie that waits for its parent."""
+    said = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return bool(said.stdout.strip()) and not said.stdout.startswith("Z")
+
+
+def test_fails_when_the_app_never_ends_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import pathlib, subprocess\n"
+        "child = subprocess.Popen(['sleep', '60'])\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(child.pid))\n"
+        "child.wait()\n"
+    )
+    monkeypatch.setattr("batch_transform_cli.synthesis._LIMIT_S", 2)
+
+    with pytest.raises(SynthesisFailed, match="must synthesize within 2 s, got no end; "):
+        synthesize(project(tmp_path, program), tmp_path)
+
+    child = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while runs(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not runs(child)
