@@ -3,13 +3,16 @@
 import queue
 import threading
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 GROUP = "/aws/sagemaker/TransformJobs"
 _LINE_BYTES = 250_000
 _BATCH_EVENTS = 1_000
-_BATCH_BYTES = 900_000
+# CloudWatch takes 1 MiB at a time, and one more line may come on top of this.
+_BATCH_BYTES = 790_000
+_WAITING_BYTES = 32 * 2**20
 
 
 class LogSink(Protocol):
@@ -64,7 +67,10 @@ class NoLog:
 
 
 class CloudWatchLog:
-    """Delivers lines in batches from a thread of its own, so that logging never holds up work."""
+    """Delivers lines in batches from a thread of its own, so that logging never holds up work.
+
+    A container that writes faster than CloudWatch takes loses lines, and the log says how many.
+    """
 
     def __init__(self, *, endpoint: str, region: str, stream: str) -> None:
         import boto3
@@ -72,6 +78,9 @@ class CloudWatchLog:
         self._client: Any = boto3.client("logs", endpoint_url=endpoint, region_name=region)
         self._stream = stream
         self._lines: queue.Queue[tuple[str, int, str] | None] = queue.Queue()
+        self._waiting = 0  # bytes
+        self._dropped: Counter[str] = Counter()  # by stream
+        self._count = threading.Lock()
         self._streams: set[str] = set()
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._deliver, name="cloudwatch-logs", daemon=True)
@@ -79,7 +88,15 @@ class CloudWatchLog:
 
     def container(self, name: str | None, line: str) -> None:
         """Deliver a line of a container."""
-        self._put(self._stream if name is None else f"{self._stream}/{name}", line)
+        stream = self._stream if name is None else f"{self._stream}/{name}"
+        with self._count:
+            if self._waiting > _WAITING_BYTES:
+                self._dropped[stream] += 1
+                return
+            dropped = self._dropped.pop(stream, 0)
+        if dropped:
+            self._put(stream, _dropped_line(dropped))
+        self._put(stream, line)
 
     def agent(self, line: str) -> None:
         """Deliver a line of the data-log."""
@@ -88,10 +105,14 @@ class CloudWatchLog:
     def _put(self, stream: str, line: str) -> None:
         # CloudWatch refuses empty messages and those over 256 KiB.
         text = line.encode(errors="replace")[:_LINE_BYTES].decode(errors="ignore") or " "
+        with self._count:
+            self._waiting += _size(text)
         self._lines.put((stream, int(time.time() * 1000), text))
 
     def close(self) -> None:
         """Deliver what is left, for at most ten seconds."""
+        for stream, dropped in self._dropped.items():
+            self._put(stream, _dropped_line(dropped))
         self._lines.put(None)
         self._thread.join(10)
 
@@ -104,7 +125,7 @@ class CloudWatchLog:
             while entry is not None:
                 stream, timestamp, message = entry
                 batches.setdefault(stream, []).append({"timestamp": timestamp, "message": message})
-                size += len(message.encode()) + 26
+                size += _size(message)
                 count += 1
                 if size > _BATCH_BYTES or count >= _BATCH_EVENTS:
                     break
@@ -119,6 +140,8 @@ class CloudWatchLog:
                     self._send(stream, events)
                 except Exception as error:  # Lost log lines must not fail a job; told at its end.
                     self.failure = error
+            with self._count:
+                self._waiting -= size
 
     def _send(self, stream: str, events: list[dict[str, Any]]) -> None:
         if stream not in self._streams:
@@ -136,3 +159,11 @@ class CloudWatchLog:
             self._client.create_log_stream(logGroupName=GROUP, logStreamName=stream)
         except exists:
             pass  # Ours, after a failed delivery.
+
+
+def _size(message: str) -> int:
+    return len(message.encode()) + 26  # As CloudWatch counts.
+
+
+def _dropped_line(count: int) -> str:
+    return f"{count} lines are missing here: they came faster than the log takes them"
