@@ -30,6 +30,7 @@ from typing import Any, ClassVar
 import uvloop
 
 from transform_engine.agent import run_instance
+from transform_engine.conformance_model import RULE, behaviours
 from transform_engine.data_log import MemoryLog
 from transform_engine.job import JobResult, summarise
 from transform_engine.objects import no_objects_message
@@ -161,19 +162,20 @@ def request_of(vector: Vector) -> dict[str, Any]:
 def _model_of(vector: Vector) -> dict[str, Any] | None:
     """Return the model as the account has it; None if there is none of that name.
 
-    A vector without a model behaviour that names a model is about the model itself; what is the
-    matter with it is told in its words only.
+    What is the matter with a model is told in a vector's words only. One without a model behaviour
+    that names a model, and says no more of it, is about a model that is not there.
     """
-    if vector.get("model") is not None or "ModelName" not in vector["config"]:
-        return {"PrimaryContainer": {"Image": "image"}}
+    plain = {"PrimaryContainer": {"Image": "image"}}
+    if vector.get("model") is not None:
+        return plain
     about = json.dumps([vector.get("title"), vector["expected_job"].get("message_contains")])
-    if "ModelDataSource" in about:
+    if re.search(r"\bModelDataSource\b", about):
         return {"PrimaryContainer": {"ModelDataSource": {"S3DataSource": {}}}}
-    if "MultiModel" in about or "multi-model" in about.lower():
+    if re.search(r"\bmulti-?model\b", about, re.IGNORECASE):
         return {"PrimaryContainer": {"Mode": "MultiModel"}}
-    if "Direct" in about:
+    if re.search(r"\bDirect\b", about):
         return {"Containers": [{}, {}], "InferenceExecutionConfig": {"Mode": "Direct"}}
-    return None
+    return None if "ModelName" in vector["config"] else plain
 
 
 # Running one -------------------------------------------------------------------------------------
@@ -400,6 +402,7 @@ class _Check:
                 if name not in _OTHER and not _is_open(value)
             ),
             *(name for name in vector if name.startswith("expected_") and name not in _VECTOR),
+            *self._unknown_of_model(),
             *(
                 f"the content of {part.get('key') or part.get('object')}"
                 for name in ("expected_requests", "expected_output")
@@ -413,6 +416,14 @@ class _Check:
                 if vector.get(name, "exact") not in known
             ),
         ]
+
+    def _unknown_of_model(self) -> Iterator[str]:
+        model = self.vector.get("model") or {}
+        behaviour = model.get("behaviour")
+        if behaviour not in (None, "scripted", *behaviours(b"")):
+            yield f"model.behaviour {behaviour}"
+        names = {name for rule in model.get("script", ()) for name in rule}
+        yield from (f"model.script.{name}" for name in sorted(names - RULE))
 
     def _refused(self, expected: Mapping[str, Any]) -> Iterator[str]:
         refusal, when = self.observed.refusal, expected.get("when", "CreateTransformJob")
@@ -716,6 +727,9 @@ def _hour_pattern(prefix: str) -> re.Pattern[str]:
     return re.compile(re.sub(segment, lambda m: r"\d" * len(m[0]), re.escape(prefix)))
 
 
+_VARYING = r"<[A-Za-z][A-Za-z0-9_-]*>"
+
+
 class _Template:
     """Bytes or JSON with `<name>` for what differs from run to run."""
 
@@ -755,10 +769,10 @@ class _Template:
         return _same_json(expected, got)
 
     def _text(self, expected: str, got: str) -> bool:
-        names = re.findall(r"<[a-z]+>", expected)
-        parts = [re.escape(part) for part in re.split(r"<[a-z]+>", expected)]
+        names = re.findall(_VARYING, expected)
+        parts = [re.escape(part) for part in re.split(_VARYING, expected)]
         pattern = parts[0] + "".join(
-            f"({self._KNOWN.get(name, '[^,]+')}){part}"
+            f"({self._KNOWN.get(re.sub('[0-9]', '', name), '[^,]+')}){part}"
             for name, part in zip(names, parts[1:], strict=True)
         )
         match = re.fullmatch(pattern, got)
@@ -801,6 +815,7 @@ async def check_vector(vector: Vector, legend: Mapping[str, str]) -> Verdict:
         readings += [(True, False), *([(True, True), (False, True)] if scripted else ())]
     seen: list[Observed] = []
     problems: list[str] = []
+    unchecked = ""
     for inputs, replies in readings:
         with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
             try:
@@ -813,15 +828,16 @@ async def check_vector(vector: Vector, legend: Mapping[str, str]) -> Verdict:
         seen.append(observed)
         check = _Check(vector, observed, loose)
         found = [*check.problems()]
+        unchecked = ", ".join(check.unchecked())
+        unchecked = f"not checked: {unchecked}" if unchecked else ""
         if not found:
-            unchecked = check.unchecked()
-            why = f"not checked: {', '.join(unchecked)}" if unchecked else ""
-            return Verdict(vector["id"], True, why)
+            return Verdict(vector["id"], True, unchecked)
         problems = problems or found
     for reading, alternative in _alternatives(vector):
         if any(not [*_Check(alternative, observed, loose).problems()] for observed in seen):
-            return Verdict(vector["id"], True, f"as the alternative: {reading}")
-    return Verdict(vector["id"], False, "; ".join(problems))
+            told = filter(None, (f"as the alternative: {reading}", unchecked))
+            return Verdict(vector["id"], True, "; ".join(told))
+    return Verdict(vector["id"], False, "; ".join(filter(None, (*problems, unchecked))))
 
 
 async def check_all(document: Mapping[str, Any]) -> list[Verdict]:

@@ -47,7 +47,18 @@ def _length(line: bytes) -> bytes:
     return json.dumps({"n": len(json.loads(line))}, separators=(",", ":")).encode()
 
 
-def _behaviours(class_reply: bytes) -> dict[str, Callable[[bytes], bytes]]:
+#: What a rule of a script can say.
+RULE = frozenset(
+    {
+        *("container", "path", "match_body", "request", "times"),
+        *("status", "headers", "content_type", "body", "utf8", "base64", "json"),
+        *("delay_ms", "hang", "reset", "drop", "close", "exit_code"),
+    }
+)
+
+
+def behaviours(class_reply: bytes) -> dict[str, Callable[[bytes], bytes]]:
+    """Return what each behaviour of the legend makes of a request's body."""
     return {
         "echo": lambda body: body,
         "echo_rstrip": lambda body: body[:-1] if body.endswith(b"\n") else body,
@@ -68,7 +79,7 @@ class Model:
 
     def __init__(self, config: dict[str, Any], records: str) -> None:
         self._container = config["container"]
-        self._behaviour = _behaviours(config["class_reply"].encode()).get(config["behaviour"])
+        self._behaviour = behaviours(config["class_reply"].encode()).get(config["behaviour"])
         self._parameters = config.get("execution_parameters") or {"status": 404}
         self._ping = config.get("ping") or []
         self._hold_s = config.get("hold_s", 0)
@@ -166,7 +177,7 @@ class Model:
         if "base64" in rule:
             reply = a2b_base64(rule["base64"])
         else:
-            text = rule.get("body", rule.get("utf8", ""))
+            text = rule.get("body", rule.get("utf8", rule.get("json", "")))
             reply = (text if isinstance(text, str) else json.dumps(text)).encode()
         extra = {"Content-Type": rule.get("content_type", media_type), **rule.get("headers", {})}
         return rule.get("status", 200), extra, reply

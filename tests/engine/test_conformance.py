@@ -166,6 +166,12 @@ def test_a_form_that_the_runner_does_not_know_is_told() -> None:
     )
     ((ok, why),) = _check_now(vector)
     assert ok
+    vector["model"]["script"][1]["colour"] = "blue"
+    assert "model.script.colour" in _check_now(vector)[0][1]
+    vector["model"] = {"behaviour": "juggle"}
+    ((juggled, told),) = _check_now(vector)
+    assert not juggled
+    assert "model.behaviour juggle" in told
     for name in ("request_match modulo_case", "output_match sorted", "out/a.csv.out", "colour"):
         assert name in why
     vector["input"] = [{"key": "in/a.csv", "hex": "33"}]
@@ -302,6 +308,9 @@ def test_templates_tell_the_values_apart() -> None:
         }
 
     right = "1,<uuid>,<utc>\n1,<uuid>,<utc>\n"
+    assert _check_now(vector("1,<uuid1>,<job_start>\n1,<uuid2>,<job_start>\n", ids="")) == [
+        (True, "")
+    ]
     verdicts = _check_now(
         vector(right, ids="another for every record"),
         vector(right, ids="the same for every record"),
