@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -267,11 +268,13 @@ def test_a_stream_is_sent_in_chunks_with_the_headers_it_was_given() -> None:
 
 
 def test_a_refused_connection_is_no_reply() -> None:
-    async def use() -> None:
+    async def use(port: int) -> None:
         with pytest.raises(NoReply):
-            await HttpClient(1).call("GET", "/ping", timeout_s=2)
+            await HttpClient(port).call("GET", "/ping", timeout_s=2)
 
-    asyncio.run(use())
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # Taken, and nobody listens.
+        asyncio.run(use(bound.getsockname()[1]))
 
 
 def test_bytes_that_are_no_http_are_no_reply() -> None:
