@@ -58,7 +58,6 @@ class Dispatch(Construct):
                 receive_from(wake_ups.queue),
                 send_to(wake_ups.queue),
                 *ledger.allow(
-                    "ConditionCheckItem",
                     "DeleteItem",
                     "GetItem",
                     "PutItem",

@@ -25,6 +25,24 @@ def lambdas_directory() -> Path:
     )
 
 
+def vended_log_group(
+    scope: Construct, service: str, *, pipeline_id: str, retention: logs.RetentionDays
+) -> logs.LogGroup:
+    """Define a log group that a service writes to by CloudWatch's own delivery.
+
+    The one resource policy that lets it is limited to 5,120 characters an account and region, and
+    only groups of this prefix do not make it longer
+    (https://docs.aws.amazon.com/step-functions/latest/dg/bp-cwl.html).
+    """
+    return logs.LogGroup(
+        scope,
+        "Logs",
+        log_group_name=f"/aws/vendedlogs/{service}/batch-transform/{pipeline_id}",
+        removal_policy=RemovalPolicy.DESTROY,
+        retention=retention,
+    )
+
+
 class TransformFunctions:
     """Makes the pipeline's functions, which differ in what `define` takes and nothing else."""
 

@@ -2,14 +2,14 @@
 
 import json
 
-from aws_cdk import Duration, RemovalPolicy, Size
+from aws_cdk import Duration, Size
 from aws_cdk import aws_apigatewayv2 as apigateway
 from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from aws_cdk import aws_apigatewayv2_integrations as integrations
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from batch_transform.functions import TransformFunctions
+from batch_transform.functions import TransformFunctions, vended_log_group
 from batch_transform.index import Index
 
 _PATHS = ("/predictions", "/predictions/{id}")  # the first takes any id, as ?id=…
@@ -60,8 +60,8 @@ class Lookup(Construct):
             self.api.add_routes(
                 path=path, methods=[apigateway.HttpMethod.GET], integration=integration
             )
-        access_logs = logs.LogGroup(
-            self, "AccessLogs", removal_policy=RemovalPolicy.DESTROY, retention=log_retention
+        access_logs = vended_log_group(
+            self, "apigateway", pipeline_id=pipeline_id, retention=log_retention
         )
         apigateway.CfnStage(
             self,

@@ -4,13 +4,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from batch_transform.functions import vended_log_group
 from batch_transform.model import BoundModel
 from batch_transform.settings import TransformSettings
 from batch_transform.settle import transform_jobs_arn
@@ -39,8 +40,8 @@ class Run(Construct):
         log_retention: logs.RetentionDays,
     ) -> None:
         super().__init__(scope, construct_id)
-        log_group = logs.LogGroup(
-            self, "Logs", removal_policy=RemovalPolicy.DESTROY, retention=log_retention
+        log_group = vended_log_group(
+            self, "states", pipeline_id=pipeline_id, retention=log_retention
         )
         self.role = iam.Role(
             self,

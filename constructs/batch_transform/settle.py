@@ -67,7 +67,6 @@ class Settle(Construct):
                 # The query: a drop that is given back may have been overtaken meanwhile.
                 *ledger.allow(
                     "BatchGetItem",
-                    "ConditionCheckItem",
                     "GetItem",
                     "PutItem",
                     "Query",

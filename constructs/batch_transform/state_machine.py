@@ -19,8 +19,8 @@ EVENT_SOURCE = "batch-transform"
 PERMANENT_ERRORS = ("PermanentError", "UnknownRun")
 
 _JOB_RETRY = [
-    # 900 waits of up to 5 minutes are three days in the queue for an instance, and about 2,700
-    # of the 25,000 events that an execution may have.
+    # 900 waits of up to 5 minutes are, with full jitter, a day and a half in the queue for an
+    # instance, and about 2,700 of the 25,000 events that an execution may have.
     {
         "ErrorEquals": ["SageMaker.ResourceLimitExceededException"],
         "IntervalSeconds": 60,

@@ -26,12 +26,12 @@ class WakeUps(Construct):
     def __init__(self, scope: Construct, construct_id: str, *, pipeline_id: str) -> None:
         super().__init__(scope, construct_id)
         self._pipeline_id = pipeline_id
-        # A wake-up that is an hour old says nothing that the next minute's does not.
+        # Long enough for five vain receives, so that the dead letters tell of a broken dispatch.
         self.queue = define_queue(
             self,
             "Queue",
             visibility=Duration.seconds(6 * int(DISPATCH_TIMEOUT.to_seconds()) + 1),
-            retention=Duration.hours(1),
+            retention=Duration.hours(4),
         )
         self._every_minute()
 

@@ -71,7 +71,6 @@ def test_nothing_has_a_name_that_a_second_stack_would_collide_with(plain: dict[s
         "AWS::Lambda::Function": "FunctionName",
         "AWS::IAM::Role": "RoleName",
         "AWS::SageMaker::Model": "ModelName",
-        "AWS::Logs::LogGroup": "LogGroupName",
         "AWS::StepFunctions::StateMachine": "StateMachineName",
         "AWS::Scheduler::Schedule": "Name",
         "AWS::Events::Rule": "Name",
@@ -85,6 +84,17 @@ def test_nothing_has_a_name_that_a_second_stack_would_collide_with(plain: dict[s
 
     assert named == []
     assert all(of_type(plain, resource_type) for resource_type in names)
+
+
+def test_logs_that_services_deliver_lie_where_fifty_pipelines_fit_in_one_account(
+    template: dict[str, Any],
+) -> None:
+    groups = of_type(template, "AWS::Logs::LogGroup").values()
+
+    assert {group["LogGroupName"] for group in groups if "LogGroupName" in group} == {
+        "/aws/vendedlogs/states/batch-transform/churn",
+        "/aws/vendedlogs/apigateway/batch-transform/churn",
+    }
 
 
 def test_own_buckets_are_private_versioned_and_tls_only(plain: dict[str, Any]) -> None:
