@@ -150,9 +150,12 @@ class Dispatcher:
     def _take_on(self, run: Run) -> bool:
         """Bring a run from wherever it is before its start to a running execution."""
         if run.status == CLAIMING:
-            claimed = self._ledger.claim(run.run_id, self._files.read_plan(run.run_id))
+            planned = self._files.read_plan(run.run_id)
+            claimed = self._ledger.claim(run.run_id, planned)
             if claimed is None:
                 return False  # Another dispatch has taken it further meanwhile.
+            for drop in set(planned).difference(claimed):
+                self._ledger.postpone(drop)
             if not claimed:
                 self._ledger.abandon(run)
                 return False

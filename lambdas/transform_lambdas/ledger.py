@@ -252,6 +252,23 @@ class Ledger:
                 group = [drop for position, drop in enumerate(group) if position not in lost]
         return claimed
 
+    def postpone(self, drop: Drop) -> None:
+        """Let a drop that could not be claimed wait anew, so that it makes no other batch due.
+
+        It waits for a run that holds another version of its key; if it waits no more, nothing
+        changes.
+        """
+        self._attempt(
+            self._client.update_item,
+            Key=_drop_key(drop),
+            UpdateExpression="SET due = :now",
+            ConditionExpression="drop_status = :waiting",
+            ExpressionAttributeValues={
+                ":waiting": WAITING,
+                ":now": clock.to_text(self._now()),
+            },
+        )
+
     def end_claiming(self, run_id: str, *, drops: int, size_bytes: int) -> bool:
         """Let no more drops join the run; return whether it was this call that did so."""
         return not self._transact(

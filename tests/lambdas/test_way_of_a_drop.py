@@ -131,11 +131,29 @@ def test_a_newer_version_of_a_key_waits_for_the_older_one_s_run(world: World) ->
     assert world.statuses() == {"input/a.csv": "claimed, waiting"}
 
     world.execute(first)
+    world.pass_time(60)
     (second,) = world.dispatch()
     world.execute(second)
 
     assert world.statuses() == {"input/a.csv": "done, done"}
     assert world.prediction("input/a.csv") == b"a,2\n"
+
+
+def test_a_version_that_waits_for_another_one_s_run_hurries_no_other_drop(world: World) -> None:
+    world.drop("input/a.csv")
+    world.pass_time(60)
+    world.dispatch()
+    world.drop("input/a.csv")
+    world.pass_time(60)
+    assert world.dispatch() == []
+
+    world.drop("input/b.csv")
+
+    assert world.dispatch() == []
+    assert world.statuses() == {"input/a.csv": "claimed, waiting", "input/b.csv": "waiting"}
+    world.pass_time(60)
+    assert len(world.dispatch()) == 1
+    assert world.statuses() == {"input/a.csv": "claimed, waiting", "input/b.csv": "claimed"}
 
 
 def test_an_older_version_given_back_is_superseded_by_the_one_that_came_meanwhile(
