@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_PART_BYTES = 8 * 1024**2
+_PART_BYTES = 1024**2
 _PARTS_LIMIT = 1000  # an inline Map's history: 25,000 events an execution
 
 

@@ -28,6 +28,10 @@ class UnreadableRecord(Exception):
     """A record of an output cannot be indexed."""
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")  # Python takes NaN and Infinity for it
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """One record's id, and what the model says of it as JSON text."""
@@ -89,7 +93,7 @@ class RecordFormat:
 
     def _read_json(self, text: str) -> Prediction:
         try:
-            record = json.loads(text)
+            record = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise UnreadableRecord("a record must be JSON") from error
         value = record.get(self.record_id) if isinstance(record, dict) else None

@@ -49,6 +49,7 @@ def test_a_record_has_an_id_and_a_prediction(
         (RecordFormat("csv", "0"), b"1," + b"x" * 400_000, "must be CSV, got: field larger"),
         (RecordFormat("csv", "0"), b"1" + b",x" * 200_000, "at most 358400 bytes"),
         (RecordFormat("jsonlines", "id"), b"{", "must be JSON"),
+        (RecordFormat("jsonlines", "id"), b'{"id":1,"p":NaN}', "must be JSON"),
         (RecordFormat("jsonlines", "id"), b"[1]", "text or whole number 'id'"),
         (RecordFormat("jsonlines", "id"), b'{"id":true}', "text or whole number 'id'"),
         (RecordFormat("jsonlines", "id"), b'{"id":"\\ud800"}', "id must be UTF-8"),
