@@ -111,9 +111,8 @@ class Ledger:
             item |= {"drop_status": FAILED, "reason": drop.problem}
         else:
             item |= {"queue": _waiting_queue(drop.key), "due": drop.dropped_at}
-        return self._attempt(
-            self._client.put_item, Item=item, ConditionExpression="attribute_not_exists(pk)"
-        )
+        put = self._put(item, condition="attribute_not_exists(pk)")
+        return self._attempt(self._client.put_item, put["Put"])
 
     def supersede(self, drop: Drop) -> int:
         """End the versions of the drop's key that wait and are not the newest; return how many.
@@ -138,13 +137,11 @@ class Ledger:
         ended = 0
         # The oldest first: cut short, this leaves none that waits below one that has ended.
         for item in reversed(overtaken):
-            ended += self._attempt(
-                self._client.update_item,
-                Key={"pk": item["pk"], "sk": item["sk"]},
-                UpdateExpression="SET drop_status = :to, reason = :reason, ended_at = :now "
-                "REMOVE queue, due",
-                ConditionExpression="drop_status = :from",
-                ExpressionAttributeValues={
+            ended += self._change(
+                {"pk": item["pk"], "sk": item["sk"]},
+                "SET drop_status = :to, reason = :reason, ended_at = :now REMOVE queue, due",
+                condition="drop_status = :from",
+                values={
                     ":from": WAITING,
                     ":to": SUPERSEDED,
                     ":now": clock.to_text(self._now()),
@@ -155,12 +152,11 @@ class Ledger:
 
     def mark(self, at: str) -> None:
         """Note that a marker object arrived: what waits since before it is due."""
-        self._attempt(
-            self._client.update_item,
-            Key={"pk": "marker", "sk": "marker"},
-            UpdateExpression="SET marked_at = :at",
-            ConditionExpression="attribute_not_exists(marked_at) OR marked_at < :at",
-            ExpressionAttributeValues={":at": at},
+        self._change(
+            {"pk": "marker", "sk": "marker"},
+            "SET marked_at = :at",
+            condition="attribute_not_exists(marked_at) OR marked_at < :at",
+            values={":at": at},
         )
 
     def marked_at(self) -> str | None:
@@ -258,15 +254,11 @@ class Ledger:
         It waits for a run that holds another version of its key; if it waits no more, nothing
         changes.
         """
-        self._attempt(
-            self._client.update_item,
-            Key=_drop_key(drop),
-            UpdateExpression="SET due = :now",
-            ConditionExpression="drop_status = :waiting",
-            ExpressionAttributeValues={
-                ":waiting": WAITING,
-                ":now": clock.to_text(self._now()),
-            },
+        self._change(
+            _drop_key(drop),
+            "SET due = :now",
+            condition="drop_status = :waiting",
+            values={":waiting": WAITING, ":now": clock.to_text(self._now())},
         )
 
     def end_claiming(self, run_id: str, *, drops: int, size_bytes: int) -> bool:
@@ -321,12 +313,11 @@ class Ledger:
 
     def look_later(self, run: Run, look_again_s: float) -> bool:
         """Postpone the next look at a run; only one of those who try at once gets True."""
-        return self._attempt(
-            self._client.update_item,
-            Key=_run_key(run.run_id),
-            UpdateExpression="SET due = :later",
-            ConditionExpression="due = :seen AND queue = :open",
-            ExpressionAttributeValues={
+        return self._change(
+            _run_key(run.run_id),
+            "SET due = :later",
+            condition="due = :seen AND queue = :open",
+            values={
                 ":later": self._later(look_again_s),
                 ":seen": run.due,
                 ":open": "open",
@@ -335,12 +326,11 @@ class Ledger:
 
     def mark_running(self, run_id: str) -> None:
         """Note that the run's execution was started."""
-        self._attempt(
-            self._client.update_item,
-            Key=_run_key(run_id),
-            UpdateExpression="SET run_status = :to, started_at = :now",
-            ConditionExpression="run_status = :from",
-            ExpressionAttributeValues={
+        self._change(
+            _run_key(run_id),
+            "SET run_status = :to, started_at = :now",
+            condition="run_status = :from",
+            values={
                 ":from": CLAIMED,
                 ":to": RUNNING,
                 ":now": clock.to_text(self._now()),
@@ -349,12 +339,11 @@ class Ledger:
 
     def begin_finish(self, run: Run, execution: str) -> bool:
         """Note the execution that is to finish a run whose own has died."""
-        return self._attempt(
-            self._client.update_item,
-            Key=_run_key(run.run_id),
-            UpdateExpression="SET finishes = :next, execution = :execution",
-            ConditionExpression="run_status <> :closed AND execution = :seen",
-            ExpressionAttributeValues={
+        return self._change(
+            _run_key(run.run_id),
+            "SET finishes = :next, execution = :execution",
+            condition="run_status <> :closed AND execution = :seen",
+            values={
                 ":next": run.finishes + 1,
                 ":execution": execution,
                 ":seen": run.execution,
@@ -364,12 +353,11 @@ class Ledger:
 
     def close_run(self, run_id: str) -> bool:
         """Take a settled run off the list of those to look at."""
-        return self._attempt(
-            self._client.update_item,
-            Key=_run_key(run_id),
-            UpdateExpression="SET run_status = :to, closed_at = :now REMOVE queue, due",
-            ConditionExpression="run_status = :from",
-            ExpressionAttributeValues={
+        return self._change(
+            _run_key(run_id),
+            "SET run_status = :to, closed_at = :now REMOVE queue, due",
+            condition="run_status = :from",
+            values={
                 ":from": SETTLED,
                 ":to": CLOSED,
                 ":now": clock.to_text(self._now()),
@@ -543,10 +531,17 @@ class Ledger:
                 return set()
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def _attempt(self, call: Any, **arguments: Any) -> bool:
+    def _change(
+        self, key: dict[str, str], change: str, *, condition: str, values: dict[str, Any]
+    ) -> bool:
+        """Update one item if the condition holds; return whether it did."""
+        update = self._update(key, change, condition=condition, values=values)
+        return self._attempt(self._client.update_item, update["Update"])
+
+    def _attempt(self, call: Any, arguments: Mapping[str, Any]) -> bool:
         for attempt in range(1, _TRIES + 1):
             try:
-                call(TableName=self._name, **arguments)
+                call(**arguments)
             except self._client.exceptions.ConditionalCheckFailedException:
                 return False  # Somebody was here before, which is what the condition is for.
             except self._client.exceptions.TransactionConflictException:
