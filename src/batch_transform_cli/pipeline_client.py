@@ -102,7 +102,7 @@ class Cloud:
 
     def __init__(self, endpoint: str | None = None) -> None:
         self.endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
-        if self.endpoint is not None and not urlsplit(self.endpoint).hostname:
+        if self.endpoint is not None and not _is_url(self.endpoint):
             raise CommandError(
                 f"the endpoint must be a URL such as http://127.0.0.1:4566, got {self.endpoint!r}; "
                 "copy the one that `batch-transform local up` printed"
@@ -360,6 +360,14 @@ def _is_local(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0  # the port is read only when asked for
+    except ValueError:
+        return False
 
 
 def _is_account(text: str) -> bool:

@@ -56,11 +56,14 @@ def test_fails_when_no_cloud_answers_at_the_endpoint(
     )
 
 
+@pytest.mark.parametrize("endpoint", ["4566", "http://127.0.0.1:99999"])
 def test_fails_when_the_endpoint_is_no_url(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, "lookup", "P1", "--endpoint", "4566") == 1
-    assert "must be a URL such as http://127.0.0.1:4566, got '4566'" in one_error_line(capsys)
+    assert run(monkeypatch, "lookup", "P1", "--endpoint", endpoint) == 1
+    assert f"must be a URL such as http://127.0.0.1:4566, got {endpoint!r}" in one_error_line(
+        capsys
+    )
 
 
 def test_fails_when_several_pipelines_are_there_and_none_is_named(
