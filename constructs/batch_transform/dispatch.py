@@ -69,7 +69,7 @@ class Dispatch(Construct):
                     actions=["s3:GetObject", "s3:PutObject"],
                     resources=[buckets.output.arn_for_objects(f"{RUNS}*")],
                 ),
-                *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey"),
+                *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.output_keys),
                 iam.PolicyStatement(
                     actions=["states:StartExecution"], resources=[state_machine.ref]
                 ),

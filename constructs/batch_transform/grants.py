@@ -6,7 +6,7 @@ from aws_cdk import ArnFormat, Stack, Token
 from aws_cdk import aws_iam as iam
 
 from batch_transform.buckets import PREDICTIONS, REPORTS, RUNS
-from batch_transform.ledger import QUEUE_INDEX
+from batch_transform.ledger import QUEUE_INDEX, table_key_use
 from batch_transform.model import scoring_statements
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class BatchTransformGrants:
                 ],
                 resources=[ledger, f"{ledger}/index/{QUEUE_INDEX}"],
             ),
-            *self._table_key_reading(),
+            *table_key_use(pipeline.encryption_key, writes=False),
             iam.PolicyStatement(
                 # How far a job is shows in how many outputs its run has.
                 actions=["s3:ListBucket"],
@@ -135,14 +135,6 @@ class BatchTransformGrants:
             role,
             *scoring_statements(pipeline, buckets=pipeline.buckets, settings=pipeline.settings),
         )
-
-    def _table_key_reading(self) -> list[iam.PolicyStatement]:
-        key = self._pipeline.encryption_key
-        if key is None:
-            return []
-        return [
-            iam.PolicyStatement(actions=["kms:Decrypt", "kms:DescribeKey"], resources=[key.key_arn])
-        ]
 
     def _allow(self, grantee: iam.IGrantable, *statements: iam.PolicyStatement) -> None:
         principal = grantee.grant_principal

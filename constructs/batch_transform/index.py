@@ -116,12 +116,15 @@ class Index(Construct):
                     resources=[buckets.output.arn_for_objects(f"{RUNS}*")],
                 ),
                 *buckets.key_use("kms:Decrypt", keys=buckets.output_keys),
-                *self.allow("BatchWriteItem", "PutItem"),
+                *self.allow("BatchWriteItem", "PutItem", writes=True),
             ],
             memory=Size.mebibytes(1024),
             timeout=Duration.minutes(15),
         )
 
-    def allow(self, *actions: str) -> list[iam.PolicyStatement]:
+    def allow(self, *actions: str, writes: bool = False) -> list[iam.PolicyStatement]:
         """Return the statements for DynamoDB `actions` on the predictions."""
-        return [table_use(self.table, *actions), *table_key_use(self._encryption_key)]
+        return [
+            table_use(self.table, *actions),
+            *table_key_use(self._encryption_key, writes=writes),
+        ]

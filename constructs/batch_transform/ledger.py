@@ -77,7 +77,7 @@ class Ledger(Construct):
             statements.append(
                 iam.PolicyStatement(actions=["dynamodb:Query"], resources=[index_arn])
             )
-        return statements + table_key_use(self._encryption_key)
+        return statements + table_key_use(self._encryption_key, writes=True)
 
 
 def table_use(table: dynamodb.ITable, *actions: str) -> iam.PolicyStatement:
@@ -87,19 +87,11 @@ def table_use(table: dynamodb.ITable, *actions: str) -> iam.PolicyStatement:
     )
 
 
-def table_key_use(key: kms.IKey | None) -> list[iam.PolicyStatement]:
+def table_key_use(key: kms.IKey | None, *, writes: bool) -> list[iam.PolicyStatement]:
     """Return what the callers of a table under a customer managed key need; none without one."""
     if key is None:
         return []
-    return [
-        iam.PolicyStatement(
-            actions=[
-                "kms:Decrypt",
-                "kms:DescribeKey",
-                "kms:Encrypt",
-                "kms:GenerateDataKey*",
-                "kms:ReEncrypt*",
-            ],
-            resources=[key.key_arn],
-        )
-    ]
+    actions = ["kms:Decrypt", "kms:DescribeKey"]
+    if writes:
+        actions += ["kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
+    return [iam.PolicyStatement(actions=actions, resources=[key.key_arn])]

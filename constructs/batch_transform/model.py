@@ -345,12 +345,17 @@ def scoring_statements(
                 actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[capture_key.key_arn]
             )
         )
-    if settings.volume_key is not None:
-        statements.append(
-            iam.PolicyStatement(
-                actions=["kms:CreateGrant"],
-                conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}},
-                resources=[settings.volume_key.key_arn],
-            )
+    return [*statements, *volume_key_statements(settings)]
+
+
+def volume_key_statements(settings: TransformSettings) -> list[iam.PolicyStatement]:
+    """Return what both who starts a job and its model need to encrypt its volumes."""
+    if settings.volume_key is None:
+        return []
+    return [
+        iam.PolicyStatement(
+            actions=["kms:CreateGrant"],
+            conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}},
+            resources=[settings.volume_key.key_arn],
         )
-    return statements
+    ]

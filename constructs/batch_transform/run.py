@@ -12,7 +12,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from batch_transform.functions import vended_log_group
-from batch_transform.model import BoundModel
+from batch_transform.model import BoundModel, volume_key_statements
 from batch_transform.settings import TransformSettings
 from batch_transform.settle import transform_jobs_arn
 from batch_transform.state_machine import EVENT_SOURCE, run_definition
@@ -127,15 +127,7 @@ class Run(Construct):
                 ],
             ),
         ]
-        if settings.volume_key is not None:
-            statements.append(
-                iam.PolicyStatement(
-                    actions=["kms:CreateGrant"],
-                    conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}},
-                    resources=[settings.volume_key.key_arn],
-                )
-            )
-        return statements
+        return [*statements, *volume_key_statements(settings)]
 
     def _announce_statement(self) -> iam.PolicyStatement:
         return iam.PolicyStatement(

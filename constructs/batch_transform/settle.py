@@ -88,7 +88,7 @@ class Settle(Construct):
                         for prefix in (PREDICTIONS, REPORTS, RUNS)
                     ],
                 ),
-                *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey"),
+                *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.output_keys),
                 iam.PolicyStatement(actions=["sagemaker:ListTransformJobs"], resources=["*"]),
                 iam.PolicyStatement(
                     actions=["sagemaker:DescribeTransformJob", "sagemaker:StopTransformJob"],
