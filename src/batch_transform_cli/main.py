@@ -128,8 +128,16 @@ def up(
         float,
         typer.Option(min=1, help="How long a model server may take to be ready; 1800 on AWS."),
     ] = 120,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URI=FOLDER",
+            help="Run this folder's `serve` for a model whose image is that URI. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Start a cloud on this machine, deploy the app to it, and stay until Ctrl-C."""
+    images = [image_folder(text) for text in image or ()]
     try:
         from local_cloud import LocalCloud, LocalCloudError
     except ImportError as error:
@@ -143,6 +151,8 @@ def up(
                 assembly = Path(folder)
                 synthesize(Path.cwd(), assembly)
             with LocalCloud(port=port, state_dir=state_dir, ping_timeout_s=ping_timeout_s) as cloud:
+                for uri, directory in images:
+                    cloud.images.register(uri, directory)
                 outputs = cloud.deploy(assembly)
                 print(f"local cloud at {cloud.endpoint} (Ctrl-C ends it)")
                 for stack, values in outputs.items():
@@ -157,6 +167,20 @@ def up(
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
         print("stopped; nothing is left running", file=sys.stderr)
+
+
+def image_folder(text: str) -> tuple[str, Path]:
+    """Read an image's URI and the folder that stands for it here.
+
+    :raises CommandError: it is not both.
+    """
+    uri, equals, folder = text.partition("=")
+    if not (uri and equals and folder):
+        raise CommandError(
+            f"--image must be URI=FOLDER, got {text!r}; name the model's image and the folder "
+            "with its `serve`"
+        )
+    return uri, Path(folder)
 
 
 def hints(endpoint: str, outputs: Mapping[str, Mapping[str, str]]) -> list[str]:

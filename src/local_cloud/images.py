@@ -79,7 +79,8 @@ class Images:
             raise ImageRefused(
                 f"image {uri!r} must be registered with the local cloud, got none of that name; "
                 f"register the directory it is built from (a Dockerfile and an executable "
-                f"`serve`): cloud.images.register({uri!r}, '<directory>')"
+                f"`serve`): cloud.images.register({uri!r}, '<directory>'), or for a command: "
+                f"--image {uri}=<directory>"
             )
         return Image(uri, content)
 

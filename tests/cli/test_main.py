@@ -98,3 +98,16 @@ def test_fails_when_local_up_finds_no_app(
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "local", "up") == 1
     assert "cdk.json must stand in" in one_error_line(capsys)
+
+
+def test_an_image_is_named_with_the_folder_that_stands_for_it() -> None:
+    uri = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/churn:7"
+    assert main.image_folder(f"{uri}=images/a=b") == (uri, Path("images/a=b"))
+
+
+@pytest.mark.parametrize("text", ["churn:7", "churn:7=", "=folder"])
+def test_fails_when_an_image_has_no_folder(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "local", "up", "--image", text) == 1
+    assert "name the model's image and the folder" in one_error_line(capsys)
