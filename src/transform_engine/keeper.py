@@ -107,11 +107,15 @@ def main() -> int:
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     keeper = os.getpid()
+    started, starting = os.pipe()
     server = os.fork()
     if server == 0:
         for restored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(restored, signal.SIG_DFL)
         _run(command, keeper)
+    # Until it runs its command there is no group that a signal would reach.
+    os.close(starting)
+    os.read(started, 1)  # The end of the other side, which the command does not inherit.
     code = None
     while code is None:
         readable, _, _ = select.select([0, woken], [], [])

@@ -209,6 +209,16 @@ time.sleep(99)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="daemons are adopted on Linux only")
+def test_a_server_that_is_ended_as_soon_as_it_is_begun_holds_nothing_up() -> None:
+    for _ in range(10):
+        kept = subprocess.Popen(
+            [sys.executable, "-IS", keeper.__file__, "60", "sleep", "60"], stdin=subprocess.PIPE
+        )
+        assert kept.stdin is not None
+        kept.stdin.close()
+        kept.wait(10)  # A signal sent before the server leads its group would reach nobody.
+
+
 @pytest.mark.parametrize("how", ["asked", "agent killed", "keeper killed"])
 def test_nothing_of_a_server_is_left_behind(how: str, tmp_path: Path) -> None:
     said = tmp_path / "pids"
