@@ -19,6 +19,7 @@ import boto3
 from boto3.dynamodb.conditions import Attr
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
 from batch_transform_cli.errors import CommandError, PipelineNotFound
@@ -107,7 +108,10 @@ class Cloud:
                 f"the endpoint must be a URL such as http://127.0.0.1:4566, got {self.endpoint!r}; "
                 "copy the one that `batch-transform local up` printed"
             )
+        self._config: Config | None = None
         if self.endpoint is not None and _is_local(self.endpoint):
+            # Who is not on this machine now will not be a few retries later.
+            self._config = Config(retries={"total_max_attempts": 2})
             # A user's own credentials have no business here, and may not even exist.
             account = os.environ.get("AWS_ACCESS_KEY_ID", "")
             self.session = boto3.Session(
@@ -135,11 +139,11 @@ class Cloud:
 
     def client(self, service: str) -> Any:
         """Make a client of an AWS service."""
-        return self.session.client(service, endpoint_url=self.endpoint)
+        return self.session.client(service, endpoint_url=self.endpoint, config=self._config)
 
     def resource(self, service: str) -> Any:
         """Make a resource of an AWS service."""
-        return self.session.resource(service, endpoint_url=self.endpoint)
+        return self.session.resource(service, endpoint_url=self.endpoint, config=self._config)
 
 
 class PipelineClient:
