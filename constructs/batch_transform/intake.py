@@ -66,9 +66,6 @@ class Intake(Construct):
             environment={
                 "PIPELINE_ID": pipeline_id,
                 "LEDGER_TABLE": ledger.table.table_name,
-                "INPUT_BUCKET": buckets.input.bucket_name,
-                "INPUT_PREFIX": buckets.input_prefix,
-                "INPUT_SUFFIX": input_suffix,
                 "MARKER": batch.marker or "",
                 "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
             },

@@ -91,7 +91,7 @@ class Settle(Construct):
                 *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.output_keys),
                 iam.PolicyStatement(actions=["sagemaker:ListTransformJobs"], resources=["*"]),
                 iam.PolicyStatement(
-                    actions=["sagemaker:DescribeTransformJob", "sagemaker:StopTransformJob"],
+                    actions=["sagemaker:StopTransformJob"],
                     resources=[transform_jobs_arn(self, pipeline_id)],
                 ),
                 iam.PolicyStatement(

@@ -68,7 +68,6 @@ CONTRACT = {
         "s3:ListBucket",
         "s3:PutObject",
         "sagemaker:ListTransformJobs",
-        "sagemaker:DescribeTransformJob",
         "sagemaker:StopTransformJob",
         "logs:FilterLogEvents",
         "sqs:SendMessage",

@@ -54,7 +54,7 @@ def test_what_the_file_leaves_out_has_the_library_s_default(write: Callable[[str
     (template,) = synthesized(write(CHURN)).values()
 
     assert variables(template, "dispatch")["MAX_WAIT_S"] == "60"
-    assert variables(template, "intake")["INPUT_PREFIX"] == "input/"
+    assert template["Outputs"]["InputPrefix"]["Value"] == "input/"
 
 
 def test_every_member_reaches_the_pipeline(write: Callable[[str], Path]) -> None:
