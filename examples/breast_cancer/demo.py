@@ -280,11 +280,9 @@ def look(client: PipelineClient, record_id: str) -> Prediction:
 
 
 def score_of(prediction: Prediction) -> float:
-    """Return the score, the last column of the row that was kept."""
-    value = prediction.prediction
-    if isinstance(value, str):
-        value = value.split(",")
-    return float(value[-1] if isinstance(value, list) else value)
+    """Return the score, which is all that the row has beside its id."""
+    (score,) = prediction.prediction
+    return float(score)
 
 
 def lookup_table(found: Sequence[tuple[Prediction, str]]) -> Padding:
