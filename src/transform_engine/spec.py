@@ -10,17 +10,24 @@ from typing import Any, Self
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Container:
-    """One model server of the model, run as a process.
+    """One model server of the model: a process, a container, or a server that runs already.
 
-    :param command: what to run, such as `("/images/churn/serve", "serve")`.
+    Exactly one of `command`, `image` and `url` is given.
+
+    :param command: a program to run, such as `("/images/churn/serve", "serve")`.
     :param cwd: the folder it runs in.
-    :param model_data_url: `s3://…/model.tar.gz`, unpacked to the folder `SM_MODEL_DIR`.
+    :param image: an image that the machine's container engine has, run as `IMAGE serve`.
+    :param url: such as `http://127.0.0.1:8080`; neither started nor ended by the job.
+    :param model_data_url: a `tar.gz` at an `s3://` or `file://` URI, or a folder at a `file://`
+        URI that ends in `/`; the server finds it unpacked, see `SM_MODEL_DIR`.
     :param environment: the model's variables; the job's win over them.
     :param name: ContainerHostname, which names the log stream in a pipeline.
     """
 
-    command: tuple[str, ...]
-    cwd: str
+    command: tuple[str, ...] = ()
+    cwd: str = "."
+    image: str | None = None
+    url: str | None = None
     model_data_url: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     name: str | None = None
@@ -40,12 +47,17 @@ class Readings:
 class JobSpec:
     """One transform job.
 
-    :param request: the CreateTransformJob request, as `transform_request.validate` takes it.
+    :param request: the CreateTransformJob request, as `transform_request.validate` takes it; its
+        URIs may also be `file://` ones: local folders and files, with the rules of keys in S3.
     :param containers: one model server, or a pipeline of two and more.
     :param work_dir: an existing folder for scratch files; the job empties what it put there.
     :param s3_endpoint: S3's address; None is AWS's own.
     :param s3_folder: a folder whose sub-folders are buckets, instead of S3.
-    :param log_endpoint: where CloudWatch Logs answers; None keeps the logs in memory only.
+    :param log_endpoint: where CloudWatch Logs answers.
+    :param log_dir: a folder for the logs, in files named as CloudWatch's streams are. With neither
+        the logs are not kept.
+    :param container_engine: the command of docker or podman with its global options; empty is the
+        first one that is on PATH.
     :param max_instances: how many instances this machine can take; None is its number of CPUs.
     """
 
@@ -57,6 +69,8 @@ class JobSpec:
     s3_folder: str | None = None
     region: str = "us-east-1"
     log_endpoint: str | None = None
+    log_dir: str | None = None
+    container_engine: tuple[str, ...] = ()
     ping_timeout_s: float = 1800
     server_stop_timeout_s: float = 30
     model_size_limit_bytes: int = 30 * 2**30
@@ -99,9 +113,10 @@ class InstanceSpec:
         own = {name: spec.pop(name) for name in ("instance_id", "instance_index", "instance_count")}
         started_at = int(spec.pop("started_at", time.time()))
         containers = tuple(
-            Container(**{**container, "command": tuple(container["command"])})
+            Container(**{**container, "command": tuple(container.get("command", ()))})
             for container in spec.pop("model")["containers"]
         )
         readings = Readings(**spec.pop("readings", {}))
+        spec["container_engine"] = tuple(spec.get("container_engine", ()))
         job = JobSpec(containers=containers, readings=readings, **spec)
         return cls(job=job, started_at=started_at, **own)
