@@ -33,7 +33,7 @@ from transform_engine.records import Recipe, gunzip
 from transform_engine.servers import ModelServers
 from transform_engine.settings import Settings, settings_for
 from transform_engine.spec import InstanceSpec
-from transform_engine.storage import Spool, Storage, split_uri
+from transform_engine.storage import Output, Storage, split_uri
 
 Event = Mapping[str, Any]
 _FAILURES_IN_DETAIL = 5
@@ -108,7 +108,7 @@ class _Agent:
 
     async def run(self) -> InstanceResult:
         try:
-            return await self._run(ModelServers(self._spec.job, self._log))
+            return await self._run()
         except InstanceFailed as failure:
             self._say(failure.detail)
             return InstanceResult(
@@ -119,7 +119,8 @@ class _Agent:
             self._say(told_in_one_line(error))
             raise
 
-    async def _run(self, servers: ModelServers) -> InstanceResult:
+    async def _run(self) -> InstanceResult:
+        servers = ModelServers(self._spec.job, self._log)
         try:
             self._out_bucket, self._out_prefix = self._output_path()
             tasks = await asyncio.to_thread(self._share)
@@ -206,9 +207,17 @@ class _Agent:
         key = output_key(self._out_prefix, task.relative)
         event: dict[str, Any] = {"event": "object", "key": task.key, "ok": True, "output": key}
         try:
-            with Spool(self._spec.job.work_dir) as body:
-                await transform.object(task, body)
-                await self._put(key, body)
+            output = self._storage.output(
+                self._out_bucket,
+                key,
+                scratch=self._spec.job.work_dir,
+                kms_key_id=self._request["TransformOutput"].get("KmsKeyId") or None,
+            )
+            try:
+                await transform.object(task, output)
+                await self._commit(key, output)
+            finally:
+                output.discard()
         except ObjectFailed as failure:
             for line in failure.lines:
                 self._log.agent(agent_line(f"{task.name}: {line}"))
@@ -233,9 +242,10 @@ class _Agent:
             }
         )
 
-    async def _put(self, key: str, body: Spool) -> None:
+    async def _commit(self, key: str, output: Output) -> None:
         try:
-            await self._storage.put(self._out_bucket, key, body)
+            if (visible := output.commit()) is not None:
+                await visible
         except Exception as error:
             # Whatever a storage raises: this object has no output, and the others may.
             raise _unwritable(key, error) from error
@@ -276,7 +286,7 @@ class _Transform:
         # What is sent, waits to be sent, or waits for an earlier reply of its object.
         self._window = asyncio.Semaphore(2 * settings.max_concurrent + 2)
 
-    async def object(self, task: Task, output: Spool) -> None:
+    async def object(self, task: Task, output: Output) -> None:
         """Transform one object.
 
         :raises ObjectFailed: it has no output.
@@ -314,7 +324,7 @@ class _Transform:
                 self._window.release()
             await asyncio.gather(*(late for _, late in in_flight), return_exceptions=True)
 
-    async def _stream(self, task: Task, output: Spool) -> None:
+    async def _stream(self, task: Task, output: Output) -> None:
         if not await self._has_bytes(task):
             return
         reply = await self._invoke(lambda: self._pieces(task), asyncio.Event())

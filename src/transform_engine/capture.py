@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from transform_engine.objects import Task, output_key
-from transform_engine.storage import Spool, Storage, split_uri
+from transform_engine.storage import Storage, split_uri, write_object
 
 
 def utc(seconds: float) -> str:
@@ -33,11 +33,15 @@ async def write_manifests(
         "output": [{"prefix": f"s3://{out_bucket}/{out_above}"}, *outputs],
     }
     for side, entries in lists.items():
-        with Spool() as body:
-            # One entry a line, so that a person can read a long one.
-            lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)
-            body.write(f"[{lines}]".encode())
-            await storage.put(bucket, f"{above}{side}/{hour}/{uuid.uuid4()}", body)
+        # One entry a line, so that a person can read a long one.
+        lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)
+        await write_object(
+            storage,
+            bucket,
+            f"{above}{side}/{hour}/{uuid.uuid4()}",
+            f"[{lines}]".encode(),
+            kms_key_id=config.get("KmsKeyId"),
+        )
 
 
 def _input_manifest(done: Sequence[Task]) -> list[Any]:

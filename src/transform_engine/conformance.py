@@ -35,7 +35,7 @@ from transform_engine.data_log import MemoryLog
 from transform_engine.job import JobResult, summarise
 from transform_engine.objects import no_objects_message
 from transform_engine.spec import Container, InstanceSpec, JobSpec
-from transform_engine.storage import FolderStorage, Spool, split_uri
+from transform_engine.storage import FolderStorage, split_uri, write_object
 from transform_request import InvalidRequest, validate, validate_model
 from transform_request.members import REQUEST, Group
 
@@ -189,13 +189,11 @@ async def _run(
     request = request_of(vector)
     storage = FolderStorage(folder / "s3")
     for part in vector["input"]:
-        with Spool() as body:
-            body.write(_bytes(part, line_end=inputs))
-            bucket, key = part.get("bucket", _BUCKET), part["key"]
-            if not _has_body(part):
-                raise ValueError(f"the input {key} must have utf8, base64 or generate, got {part}")
-            await storage.put(bucket, key, body)
-            observed.inputs[bucket, key] = storage.path(bucket, key).stat().st_ino
+        bucket, key = part.get("bucket", _BUCKET), part["key"]
+        if not _has_body(part):
+            raise ValueError(f"the input {key} must have utf8, base64 or generate, got {part}")
+        await write_object(storage, bucket, key, _bytes(part, line_end=inputs))
+        observed.inputs[bucket, key] = storage.path(bucket, key).stat().st_ino
     observed.refusal = _refusal(vector, request, storage)
     if observed.refusal is None:
         await _instances(vector, legend, request, storage, folder, observed, replies=replies)

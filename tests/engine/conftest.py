@@ -13,7 +13,7 @@ import boto3
 import pytest
 
 from transform_engine import conformance_model
-from transform_engine.servers import free_port
+from transform_engine.ports import free_port
 from transform_engine.spec import Container, JobSpec
 from transform_engine.storage import FolderStorage
 

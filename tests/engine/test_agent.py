@@ -14,7 +14,7 @@ import pytest
 from transform_engine.agent import Event, InstanceResult, internal_error, run_instance
 from transform_engine.data_log import MemoryLog
 from transform_engine.spec import Container, InstanceSpec, JobSpec, Readings
-from transform_engine.storage import FolderStorage, Spool, StoredObject
+from transform_engine.storage import FolderStorage, StoredObject, write_object
 
 _Request = Callable[..., dict[str, Any]]
 _Containers = Callable[..., Container]
@@ -23,9 +23,7 @@ _Calls = Callable[[Container], list[dict[str, Any]]]
 
 
 def _write(bucket: FolderStorage, key: str, content: bytes) -> None:
-    with Spool() as body:
-        body.write(content)
-        asyncio.run(bucket.put("bkt", key, body))
+    asyncio.run(write_object(bucket, "bkt", key, content))
 
 
 def _outputs(bucket: FolderStorage) -> dict[str, bytes]:

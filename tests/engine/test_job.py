@@ -14,7 +14,7 @@ import pytest
 import transform_engine
 from transform_engine.job import JobResult, TransformJob
 from transform_engine.spec import Container, InstanceSpec, JobSpec
-from transform_engine.storage import FolderStorage, Spool
+from transform_engine.storage import FolderStorage, write_object
 
 _Request = Callable[..., dict[str, Any]]
 _Containers = Callable[..., Container]
@@ -22,9 +22,7 @@ _Job = Callable[..., JobSpec]
 
 
 def _write(bucket: FolderStorage, key: str, content: bytes) -> None:
-    with Spool() as body:
-        body.write(content)
-        asyncio.run(bucket.put("bkt", key, body))
+    asyncio.run(write_object(bucket, "bkt", key, content))
 
 
 def _processes_below(folder: str) -> list[int]:

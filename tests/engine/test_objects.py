@@ -5,13 +5,11 @@ import pytest
 
 from transform_engine.errors import InstanceFailed
 from transform_engine.objects import Task, enumerate_tasks, output_key, relative_name
-from transform_engine.storage import FolderStorage, Spool
+from transform_engine.storage import FolderStorage, write_object
 
 
 def _write(bucket: FolderStorage, key: str, content: str = "1") -> None:
-    with Spool() as body:
-        body.write(content.encode())
-        asyncio.run(bucket.put("bkt", key, body))
+    asyncio.run(write_object(bucket, "bkt", key, content.encode()))
 
 
 @pytest.mark.parametrize(

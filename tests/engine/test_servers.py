@@ -17,9 +17,10 @@ import uvloop
 from transform_engine import keeper
 from transform_engine.data_log import MemoryLog
 from transform_engine.errors import NO_PING, InstanceFailed
-from transform_engine.servers import ModelServers, unpack_model
+from transform_engine.model_archive import unpack_model
+from transform_engine.servers import ModelServers
 from transform_engine.spec import Container, JobSpec
-from transform_engine.storage import FolderStorage, Spool
+from transform_engine.storage import FolderStorage, write_object
 
 _JobFor = Callable[..., JobSpec]
 
@@ -309,9 +310,7 @@ def _archive(bucket: FolderStorage, *members: tuple[tarfile.TarInfo, bytes]) -> 
         for member, content in members:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    with Spool() as body:
-        body.write(packed.getvalue())
-        asyncio.run(bucket.put("bkt", "model.tar.gz", body))
+    asyncio.run(write_object(bucket, "bkt", "model.tar.gz", packed.getvalue()))
     return "s3://bkt/model.tar.gz"
 
 
@@ -376,8 +375,6 @@ def test_fails_when_a_model_archive_is_missing_or_none(
     content: bytes | None, bucket: FolderStorage, tmp_path: Path
 ) -> None:
     if content is not None:
-        with Spool() as body:
-            body.write(content)
-            asyncio.run(bucket.put("bkt", "model.tar.gz", body))
+        asyncio.run(write_object(bucket, "bkt", "model.tar.gz", content))
     with pytest.raises(InstanceFailed, match="the model archive must be"):
         unpack_model(bucket, "s3://bkt/model.tar.gz", tmp_path / "model", limit_bytes=100)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transform_engine.storage import FolderStorage, S3Storage, Spool, Storage, split_uri
+from transform_engine.storage import FolderStorage, S3Storage, Storage, split_uri, write_object
 
 _KEYS = [
     "in/a.csv",
@@ -29,9 +29,7 @@ async def _read(storage: Storage, key: str) -> bytes:
 
 
 async def _write(storage: Storage, key: str, content: bytes) -> None:
-    with Spool() as body:
-        body.write(content)
-        await storage.put("bkt", key, body)
+    await write_object(storage, "bkt", key, content)
 
 
 @pytest.mark.parametrize("key", _KEYS, ids=ascii)
