@@ -1,14 +1,12 @@
 """The agent of one instance: its model servers, its share of the objects, its result.
 
-At most MaxConcurrentTransforms requests are open at a time over all objects. Each object's replies
-are written in record order, out of a window that bounds what is held in memory. An object fails
-alone; its output appears whole or not at all.
+At most MaxConcurrentTransforms requests are open at a time over all objects (lanes). Each object's
+replies are written in record order (object_run). An object fails alone; its output appears whole or
+not at all.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,24 +14,16 @@ from typing import Any
 
 from transform_engine.capture import write_manifests
 from transform_engine.data_log import LogSink, agent_line
-from transform_engine.errors import (
-    INTERNAL_ERROR,
-    SEE_LOGS,
-    BadInput,
-    InstanceFailed,
-    ModelFailed,
-    ModelRefused,
-    NoAnswer,
-    ObjectFailed,
-)
-from transform_engine.http_client import Body, HttpClient, NoReply, Reply, TimedOut
+from transform_engine.errors import INTERNAL_ERROR, SEE_LOGS, InstanceFailed, ObjectFailed
+from transform_engine.http_client import HttpClient
+from transform_engine.object_run import ObjectRun
 from transform_engine.objects import Task, enumerate_tasks, output_key
-from transform_engine.packing import Payload
-from transform_engine.records import Recipe, gunzip
+from transform_engine.records import Recipe
 from transform_engine.servers import ModelServers
 from transform_engine.settings import Settings, settings_for
 from transform_engine.spec import InstanceSpec
 from transform_engine.storage import Output, Storage, split_uri
+from transform_engine.workload import Workload
 
 Event = Mapping[str, Any]
 _FAILURES_IN_DETAIL = 5
@@ -139,9 +129,7 @@ class _Agent:
                     "InvocationsMaxRetries": settings.max_retries,
                 }
             )
-            progress = _Progress(len(tasks))
-            transform = _Transform(settings, self._spec, self._storage, servers)
-            await self._all(transform, tasks, settings.max_concurrent, progress)
+            progress = await self._transform(tasks, settings, servers)
             progress.done.sort(key=lambda task: task.key)
             await self._capture(progress)
             return self._result(progress, servers)
@@ -189,66 +177,65 @@ class _Agent:
         for line in text.splitlines():
             self._log.agent(agent_line(line))
 
-    async def _all(
-        self, transform: "_Transform", tasks: Sequence[Task], concurrency: int, progress: _Progress
-    ) -> None:
-        left = iter(tasks)
-
-        async def work() -> None:
-            for task in left:
-                await self._one(transform, task, progress)
-
-        # Enough objects at a time to fill the requests when each object is one request.
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(tasks))):
-                group.create_task(work())
-
-    async def _one(self, transform: "_Transform", task: Task, progress: _Progress) -> None:
-        key = output_key(self._out_prefix, task.relative)
-        event: dict[str, Any] = {"event": "object", "key": task.key, "ok": True, "output": key}
+    async def _transform(
+        self, tasks: Sequence[Task], settings: Settings, servers: ModelServers
+    ) -> _Progress:
+        progress = _Progress(len(tasks))
+        several = len(servers.servers) > 1
+        clients = [
+            HttpClient(server.port, server.host, tell_types=several) for server in servers.servers
+        ]
+        work = Workload(
+            tasks,
+            recipe=Recipe(settings, started_at=self._spec.started_at),
+            settings=settings,
+            storage=self._storage,
+            clients=clients,
+            output_of=self._output_of,
+            on_end=lambda run, failure: self._object_ended(run, failure, progress),
+        )
         try:
-            output = self._storage.output(
-                self._out_bucket,
-                key,
-                scratch=self._spec.job.work_dir,
-                kms_key_id=self._request["TransformOutput"].get("KmsKeyId") or None,
-            )
-            try:
-                await transform.object(task, output)
-                await self._commit(key, output)
-            finally:
-                output.discard()
-        except ObjectFailed as failure:
+            await work.run()
+        finally:
+            for client in clients:
+                client.close()
+        return progress
+
+    def _output_of(self, task: Task) -> Output:
+        return self._storage.output(
+            self._out_bucket,
+            output_key(self._out_prefix, task.relative),
+            scratch=self._spec.job.work_dir,
+            kms_key_id=self._request["TransformOutput"].get("KmsKeyId") or None,
+        )
+
+    def _object_ended(
+        self, run: ObjectRun, failure: ObjectFailed | None, progress: _Progress
+    ) -> None:
+        task, key = run.task, output_key(self._out_prefix, run.task.relative)
+        event: dict[str, Any] = {"event": "object", "key": task.key, "ok": failure is None}
+        if failure is None:
+            progress.done.append(task)
+            progress.outputs.append(key)
+            event["output"] = key
+        else:
             for line in failure.lines:
                 self._log.agent(agent_line(f"{task.name}: {line}"))
             progress.failed += 1
             progress.failure_reason = progress.failure_reason or failure.failure_reason
-            reason = str(failure)[:_REASON_LENGTH]
+            reason = failure.reason[:_REASON_LENGTH]
             if progress.failed <= _FAILURES_IN_DETAIL:
                 progress.told.append(f"{task.name}: {reason}")
-            event |= {"ok": False, "output": None, "reason": reason}
-            # Its frames hold the payloads, and refer to it in turn: they would wait for the
-            # collector, which counts objects and not bytes.
-            failure.with_traceback(None)
-        else:
-            progress.done.append(task)
-            progress.outputs.append(key)
-        self._on_event(
-            {
-                **event,
-                "done": len(progress.done),
-                "failed": progress.failed,
-                "total": progress.total,
-            }
-        )
-
-    async def _commit(self, key: str, output: Output) -> None:
-        try:
-            if (visible := output.commit()) is not None:
-                await visible
-        except Exception as error:
-            # Whatever a storage raises: this object has no output, and the others may.
-            raise _unwritable(key, error) from error
+            event |= {"output": None, "reason": reason}
+        event |= {
+            "bytes": run.bytes_read,
+            "records": run.records,
+            "records_estimated": run.records_estimated,
+            "done": len(progress.done),
+            "failed": progress.failed,
+            "total": progress.total,
+        }
+        self._on_event(event)
 
     def _result(self, progress: _Progress, servers: ModelServers) -> InstanceResult:
         counts: Any = {
@@ -266,152 +253,6 @@ class _Agent:
         return InstanceResult(
             ok=False, failure_reason=progress.failure_reason, detail="\n".join(told), **counts
         )
-
-
-def _unwritable(key: str, error: Exception) -> ObjectFailed:
-    return BadInput(f"the output {key} must be writable, got {error!r}; check the output path")
-
-
-class _Transform:
-    """Turns objects into outputs with one set of settings and servers."""
-
-    def __init__(
-        self, settings: Settings, spec: InstanceSpec, storage: Storage, servers: ModelServers
-    ) -> None:
-        self._settings = settings
-        self._storage = storage
-        self._recipe = Recipe(settings, started_at=spec.started_at)
-        self._clients: list[HttpClient] = [server.http for server in servers.servers]
-        self._requests = asyncio.Semaphore(settings.max_concurrent)
-        # What is sent, waits to be sent, or waits for an earlier reply of its object.
-        self._window = asyncio.Semaphore(2 * settings.max_concurrent + 2)
-
-    async def object(self, task: Task, output: Output) -> None:
-        """Transform one object.
-
-        :raises ObjectFailed: it has no output.
-        """
-        self._recipe.check()
-        if self._recipe.can_stream:
-            await self._stream(task, output)
-            return
-        in_flight: deque[tuple[Payload, asyncio.Task[Reply]]] = deque()
-
-        async def deliver() -> None:
-            payload, invocation = in_flight[0]
-            reply = await invocation
-            in_flight.popleft()
-            self._window.release()
-            output.write(self._recipe.output(payload, reply))
-
-        failed = asyncio.Event()
-        try:
-            async with aclosing(self._payloads(task)) as payloads:
-                async for payload in payloads:
-                    # Once a later payload has failed there is no output: nothing more is sent.
-                    while in_flight and (
-                        self._window.locked() or failed.is_set() or in_flight[0][1].done()
-                    ):
-                        await deliver()
-                    await self._window.acquire()
-                    invocation = asyncio.create_task(self._invoke(payload.body, failed))
-                    in_flight.append((payload, invocation))
-            while in_flight:
-                await deliver()
-        finally:
-            for _, late in in_flight:
-                late.cancel()
-                self._window.release()
-            await asyncio.gather(*(late for _, late in in_flight), return_exceptions=True)
-
-    async def _stream(self, task: Task, output: Output) -> None:
-        if not await self._has_bytes(task):
-            return
-        reply = await self._invoke(lambda: self._pieces(task), asyncio.Event())
-        output.write(self._recipe.output(Payload(b""), reply))
-
-    async def _has_bytes(self, task: Task) -> bool:
-        async with aclosing(self._pieces(task)) as pieces:
-            async for piece in pieces:
-                if piece:
-                    return True
-        return False
-
-    async def _pieces(self, task: Task) -> AsyncGenerator[bytes, None]:
-        pieces = self._storage.chunks(task.bucket, task.key)
-        try:
-            async for piece in gunzip(pieces) if self._settings.gzip else pieces:
-                yield piece
-        except ObjectFailed:
-            raise
-        except Exception as error:
-            # Whatever a storage raises: this object cannot be read, and the others may.
-            raise BadInput(
-                f"the object must be readable, got {error!r}; check that it exists"
-            ) from error
-
-    async def _payloads(self, task: Task) -> AsyncGenerator[Payload, None]:
-        packer = self._recipe.packer()
-        async with aclosing(self._pieces(task)) as pieces:
-            async for piece in pieces:
-                for payload in packer.feed(piece):
-                    yield payload
-        for payload in packer.end():
-            yield payload
-
-    async def _invoke(self, body: Body, failed: asyncio.Event) -> Reply:
-        """Take a turn and send a payload, unless another of its object has `failed` meanwhile."""
-        async with self._requests:
-            # Turns are taken in order, so the failure is of an earlier payload and told by it.
-            if failed.is_set():
-                raise NoAnswer
-            try:
-                return await self._attempts(body)
-            except ObjectFailed:
-                failed.set()
-                raise
-
-    async def _attempts(self, body: Body) -> Reply:
-        """Send a payload through all containers, again if it may be, and return the last reply."""
-        for attempts_left in range(self._settings.max_retries, -1, -1):
-            try:
-                async with asyncio.timeout(self._settings.timeout_s):
-                    reply = await self._chain(body)
-            except (NoReply, TimedOut, TimeoutError):
-                if not attempts_left:
-                    raise NoAnswer from None
-                continue
-            if 200 <= reply.status < 300:
-                return reply
-            if 400 <= reply.status < 500:
-                raise ModelRefused(reply.status, reply.body)
-            retried = reply.status >= 500 and self._settings.readings.retry_5xx
-            if not (retried and attempts_left):
-                break
-        raise ModelFailed(reply.status, reply.body)
-
-    async def _chain(self, body: Body) -> Reply:
-        settings = self._settings
-        content_type, accept = settings.content_type, settings.accept
-        chunked = settings.limit_bytes is None
-        for number, client in enumerate(self._clients, 1):
-            headers = {}
-            if content_type:
-                headers["Content-Type"] = content_type
-            if accept and number == len(self._clients):
-                headers["Accept"] = accept
-            reply = await client.call(
-                "POST",
-                "/invocations",
-                timeout_s=settings.timeout_s,
-                headers=headers,
-                body=body,
-                chunked=chunked,
-            )
-            if not 200 <= reply.status < 300:
-                return reply
-            body, content_type = reply.body, reply.content_type or content_type
-        return reply
 
 
 def internal_error(error: Exception) -> InstanceResult:

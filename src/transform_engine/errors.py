@@ -9,7 +9,8 @@ EngineError
 │   └── BadReply            the answer cannot be filtered or joined: AlgorithmError
 └── InstanceFailed          no object can be transformed; says why in AWS's words and in ours
 
-`ObjectFailed.lines` are what the service writes to the data-log about it (reference §4).
+`ObjectFailed.lines` are what the service writes to the data-log about it (reference §4); its
+`records` say which records of the object were in the request that failed, where that is known.
 """
 
 from typing import ClassVar
@@ -30,6 +31,12 @@ class ObjectFailed(EngineError):
     def __init__(self, *lines: str) -> None:
         super().__init__(" ".join(line for line in lines if line))
         self.lines = lines
+        self.records = ""
+
+    @property
+    def reason(self) -> str:
+        """All that a person needs to know, in one line: which records, and what was said."""
+        return ": ".join(filter(None, (self.records, str(self))))
 
     @property
     def failure_reason(self) -> str:
@@ -67,8 +74,9 @@ class ModelFailed(ObjectFailed):
 class NoAnswer(ObjectFailed):
     """No answer in time, or the connection was lost, in every attempt."""
 
-    def __init__(self) -> None:
+    def __init__(self, why: str = "") -> None:
         super().__init__("Unable to get response from algorithm")
+        self.why = why
 
 
 class BadReply(ObjectFailed):

@@ -3,18 +3,27 @@
 Kept-alive connections; a request on a pooled connection that the server had closed meanwhile is
 sent again on a fresh one, which is no retry. No redirects, no content coding, any status line that
 llhttp reads. See reference/model-servers.md.
+
+Made for a hundred thousand small requests a second: an exchange costs no task, no future and no
+timer, and a reply that comes in one piece is parsed without a look at its headers. `post` calls
+back; `call` is the same for who would rather wait.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 
 Stream = Callable[[], AsyncIterator[bytes]]
 Body = bytes | Stream
 _CR = "\r"
+_HEADS_KEPT = 4096
+_HEADERS_BYTES = 1 << 20
+# Larger bodies may still be on their way when the server answers.
+_AT_ONCE_BYTES = 64 * 1024
+_NO_BODY = b""
 
 
 class NoReply(Exception):
@@ -34,14 +43,51 @@ class Reply:
     body: bytes
 
 
-class HttpClient:
-    """Calls one server; as many connections as calls at a time."""
+class Waiter(Protocol):
+    """Who sent a request; called once for each, from the event loop."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    def replied(self, status: int, body: bytes, content_type: str | None) -> None:
+        """The reply is whole; the content type is told if the client was asked to tell it."""
+
+    def lost(self, why: str) -> None:
+        """There is no connection, or it was lost before the reply was whole."""
+
+
+class HttpClient:
+    """Calls one server; as many connections as calls at a time.
+
+    :param tell_types: tell the content types of replies to `post`; costs a look at their headers.
+    """
+
+    def __init__(self, port: int, host: str = "127.0.0.1", *, tell_types: bool = False) -> None:
         self._host = host
         self._port = port
+        self._tell_types = tell_types
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
+        self._connecting: dict[Waiter, asyncio.Task[None]] = {}
+        self._heads: dict[tuple[str | None, str | None, int], bytes] = {}
+
+    def post(
+        self, body: bytes, content_type: str | None, accept: str | None, waiter: Waiter
+    ) -> None:
+        """Send a body to /invocations and tell the waiter what came of it."""
+        key = (content_type, accept, len(body))
+        head = self._heads.get(key)
+        if head is None:
+            head = self._post_head(*key)
+        if self._idle:
+            self._idle.pop().send(head, body, waiter)
+        else:
+            self._connect(head, body, waiter)
+
+    def abandon(self, waiter: Waiter) -> None:
+        """Give up the waiter's request; it is told nothing more."""
+        connecting = self._connecting.pop(waiter, None)
+        if connecting is not None:
+            connecting.cancel()
+        for connection in [each for each in self._open if each.waiter is waiter]:
+            connection.close()  # The reply would meet another call.
 
     async def call(
         self,
@@ -50,7 +96,7 @@ class HttpClient:
         *,
         timeout_s: float,
         headers: Mapping[str, str] | None = None,
-        body: Body = b"",
+        body: Body = _NO_BODY,
         chunked: bool = False,
         keep: bool = True,
     ) -> Reply:
@@ -64,28 +110,45 @@ class HttpClient:
         """
         chunked = chunked or not isinstance(body, bytes)
         head = self._head(method, path, headers or {}, body, chunked)
+        waiting = _Waiting(asyncio.get_running_loop().create_future())
         try:
             async with asyncio.timeout(timeout_s):
-                while self._idle:
-                    connection = self._idle.pop()
-                    try:
-                        return await self._send(connection, head, body, chunked, keep)
-                    except NoReply:
-                        # The server had closed it while it was idle, unless a reply had begun.
-                        if connection.answered:
-                            raise
-                return await self._send(await self._connect(), head, body, chunked, keep)
+                if not chunked:
+                    assert isinstance(body, bytes)
+                    if self._idle and keep:
+                        self._idle.pop().send(head, body, waiting)
+                    else:
+                        self._connect(head, body, waiting, keep=keep)
+                    return await waiting.reply
+                return await self._stream(head, body, waiting, keep)
         except TimeoutError as error:
             raise TimedOut(f"no reply within {timeout_s} s") from error
+        finally:
+            self.abandon(waiting)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; nobody is told of the replies that they waited for."""
+        for task in self._connecting.values():
+            task.cancel()
+        self._connecting.clear()
         for connection in [*self._open]:
             connection.close()
         self._idle.clear()
 
+    def _post_head(self, content_type: str | None, accept: str | None, length: int) -> bytes:
+        headers = {}
+        if content_type:
+            headers["Content-Type"] = content_type
+        if accept:
+            headers["Accept"] = accept
+        head = self._head("POST", "/invocations", headers, length, chunked=False)
+        if len(self._heads) >= _HEADS_KEPT:
+            self._heads.clear()  # Bodies of that many lengths are long ones, too.
+        self._heads[content_type, accept, length] = head
+        return head
+
     def _head(
-        self, method: str, path: str, headers: Mapping[str, str], body: Body, chunked: bool
+        self, method: str, path: str, headers: Mapping[str, str], body: Body | int, chunked: bool
     ) -> bytes:
         lines = [
             f"{method} {path} HTTP/1.1",
@@ -97,37 +160,54 @@ class HttpClient:
         if chunked:
             lines.append("Transfer-Encoding: chunked")
         elif method == "POST":
-            assert isinstance(body, bytes)
-            lines.append(f"Content-Length: {len(body)}")
+            assert not callable(body)
+            lines.append(f"Content-Length: {body if isinstance(body, int) else len(body)}")
         return "\r\n".join((*lines, "", "")).encode("latin-1", errors="replace")
 
-    async def _connect(self) -> "_Connection":
+    def _connect(self, head: bytes, body: bytes, waiter: Waiter, *, keep: bool = True) -> None:
+        async def connect() -> None:
+            try:
+                connection = await self._connected(keep=keep)
+            except NoReply as error:
+                del self._connecting[waiter]
+                waiter.lost(str(error))
+            else:
+                del self._connecting[waiter]
+                connection.send(head, body, waiter)
+
+        self._connecting[waiter] = asyncio.get_running_loop().create_task(connect())
+
+    async def _connected(self, *, keep: bool) -> "_Connection":
         loop = asyncio.get_running_loop()
         try:
             _, connection = await loop.create_connection(
-                lambda: _Connection(self), self._host, self._port
+                lambda: _Connection(self, tell_types=self._tell_types or not keep, keep=keep),
+                self._host,
+                self._port,
             )
         except OSError as error:
             raise NoReply(str(error)) from error
         return connection
 
-    async def _send(
-        self, connection: "_Connection", head: bytes, body: Body, chunked: bool, keep: bool
-    ) -> Reply:
-        try:
-            reply = await connection.exchange(head, body, chunked)
-        except BaseException:
-            connection.close()  # Also when the caller gives up: the reply would meet another call.
-            raise
-        if keep and connection.reusable:
-            self._idle.append(connection)
-        else:
-            connection.close()
-        return reply
+    async def _stream(self, head: bytes, body: Body, waiting: "_Waiting", keep: bool) -> Reply:
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                return await connection.send_chunks(head, body, waiting)
+            except NoReply:
+                # The server had closed it while it was idle, unless a reply had begun.
+                if connection.answered:
+                    raise
+                waiting.reply = asyncio.get_running_loop().create_future()
+        return await (await self._connected(keep=keep)).send_chunks(head, body, waiting)
 
     def opened(self, connection: "_Connection") -> None:
         """Remember a connection (called by it)."""
         self._open.add(connection)
+
+    def freed(self, connection: "_Connection") -> None:
+        """Let the next call use a connection (called by it)."""
+        self._idle.append(connection)
 
     def lost(self, connection: "_Connection") -> None:
         """Forget a connection (called by it)."""
@@ -135,70 +215,108 @@ class HttpClient:
         if connection in self._idle:
             self._idle.remove(connection)
 
+    def again(self, head: bytes, body: bytes, waiter: Waiter) -> None:
+        """Send on a fresh connection what met one that had gone stale (called by it)."""
+        self._connect(head, body, waiter)
+
+
+class _Waiting:
+    """Turns what a waiter is told into a future."""
+
+    def __init__(self, reply: "asyncio.Future[Reply]") -> None:
+        self.reply = reply
+
+    def replied(self, status: int, body: bytes, content_type: str | None) -> None:
+        if not self.reply.done():
+            self.reply.set_result(Reply(status, content_type, body))
+
+    def lost(self, why: str) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(NoReply(why))
+            self.reply.exception()  # Nobody may be left to ask for it.
+
 
 class _Connection(asyncio.Protocol):
     """One connection: one exchange at a time."""
 
-    def __init__(self, client: HttpClient) -> None:
+    def __init__(self, client: HttpClient, *, tell_types: bool, keep: bool) -> None:
         self._client = client
+        self._keep = keep
         self._transport: Any = None
-        self._parser: Any = None
-        self._reply: asyncio.Future[Reply] | None = None
-        self._body: list[bytes] = []
-        self._content_type: str | None = None
-        self._delimited = False
-        self._headers_done = False
+        self._reader: _QuickReader | _CarefulReader = _QuickReader()
+        self._quick = not tell_types
+        self._head = self._body = _NO_BODY
+        self._streaming = False
+        self._writable: asyncio.Event | None = None
+        self._used = False
+        self.waiter: Waiter | None = None
+        self.answered = False
+
+    def send(self, head: bytes, body: bytes, waiter: Waiter) -> None:
+        """Send a request; the waiter is told the rest."""
+        self._begin(waiter)
+        self._head, self._body = head, body
+        if self._transport.is_closing():
+            self._closed_early()
+        elif len(body) < _AT_ONCE_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+
+    async def send_chunks(self, head: bytes, body: Body, waiting: _Waiting) -> Reply:
+        """Send a request in chunks and return its reply."""
+        self._begin(waiting)
+        self._streaming = True
         self._writable = asyncio.Event()
         self._writable.set()
-        self.answered = False
-        self.reusable = False
-
-    async def exchange(self, head: bytes, body: Body, chunked: bool) -> Reply:
-        if self._transport is None or self._transport.is_closing():
-            raise NoReply("the server closed the connection")
-        self._reset()
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._reply = reply
-        if not chunked:
-            self._transport.writelines((head, body) if body else (head,))
-            written = True
-        else:
-            written = await self._write_chunks(head, body, reply)
-        answer = await reply
-        # A reply that came before the body was read leaves the connection in between requests.
-        self.reusable = self.reusable and written and not self._transport.is_closing()
-        return answer
-
-    async def _write_chunks(self, head: bytes, body: Body, reply: "asyncio.Future[Reply]") -> bool:
+        if self._transport.is_closing():
+            self._fail("the server closed the connection")
+            return await waiting.reply
         self._transport.write(head)
         if isinstance(body, bytes):
             self._transport.writelines((b"%x\r\n" % len(body), body, b"\r\n") if body else ())
         else:
             async for piece in body():
-                if reply.done() or self._transport.is_closing():
-                    return False
+                if waiting.reply.done() or self._transport.is_closing():
+                    # The reply came before the body was read: no request can follow.
+                    self._keep = False
+                    reply = await waiting.reply
+                    self.close()
+                    return reply
                 if piece:
                     self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
                 await self._writable.wait()
-        self._transport.write(b"0\r\n\r\n")
-        return True
+        self._streaming = False
+        if waiting.reply.done():
+            self.close()
+        else:
+            self._transport.write(b"0\r\n\r\n")
+        return await waiting.reply
 
-    def _reset(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._body = []
-        self._content_type = None
-        self._delimited = self._headers_done = False
-        self.answered = self.reusable = False
+    def _begin(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self.answered = False
+        if not self._quick:
+            self._reader = _CarefulReader()
 
     def close(self) -> None:
-        self._fail("the connection was closed")
+        """Close without telling the waiter."""
+        self.waiter = None
         if self._transport is not None:
             self._transport.abort()
 
+    def _closed_early(self, error: Exception | None = None) -> None:
+        waiter = self.waiter
+        if waiter is not None and self._used and not self.answered and not self._streaming:
+            self.waiter = None  # The server had closed it while it was idle.
+            self._client.again(self._head, self._body, waiter)
+        else:
+            self._fail(str(error or "the server closed the connection"))
+
     def _fail(self, why: str) -> None:
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(NoReply(why))
-            self._reply.exception()  # Nobody may be left to ask for it.
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None:
+            waiter.lost(why)
 
     # asyncio.Protocol
 
@@ -207,57 +325,166 @@ class _Connection(asyncio.Protocol):
         self._client.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._reply is None or self._reply.done():
+        waiter, reader = self.waiter, self._reader
+        if waiter is None:
             self.close()  # Bytes that nobody asked for.
             return
         self.answered = True
         try:
-            self._parser.feed_data(data)
+            reader.feed(data)
+            if not (reader.whole or reader.careful):
+                # It has more than one piece: who reads on must know how it ends.
+                self._reader = reader = _CarefulReader()
+                reader.feed(data)
         except httptools.HttpParserUpgrade:
-            self._fail("the server switched protocols")
+            reader.whole = False
+            self._broken("the server switched protocols")
+            return
         except httptools.HttpParserError as error:
-            self._fail(f"the reply is no HTTP: {error}")
+            if not reader.whole:
+                self._broken(f"the reply is no HTTP: {error}")
+                return
+            reader.surplus = True
+        if reader.whole:
+            self._replied(waiter, reader)
+        elif isinstance(reader, _CarefulReader) and reader.headers_bytes > _HEADERS_BYTES:
+            self._broken(f"the reply has more than {_HEADERS_BYTES} bytes of headers")
+
+    def _replied(self, waiter: Waiter, reader: "_QuickReader | _CarefulReader") -> None:
+        status, body, content_type = reader.status, reader.body(), reader.content_type
+        self.waiter = None
+        self._used = True
+        self._head = self._body = _NO_BODY
+        # A reply that came before the body was read leaves the connection in between requests.
+        if (
+            reader.surplus
+            or not reader.keep_alive
+            or not self._keep
+            or self._streaming
+            or self._transport.is_closing()
+            or self._transport.get_write_buffer_size()
+        ):
+            if not self._streaming:
+                self._transport.abort()
+        else:
+            if reader.careful:
+                self._reader = _QuickReader()
+            else:
+                reader.whole = False
+            self._client.freed(self)
+        waiter.replied(status, body, content_type)
+
+    def _broken(self, why: str) -> None:
+        self._transport.abort()
+        self._fail(why)
 
     def eof_received(self) -> None:
         """Let the transport close itself."""
 
     def connection_lost(self, error: Exception | None) -> None:
         self._client.lost(self)
-        self._writable.set()
-        if self._headers_done and not self._delimited and error is None:
-            self._finish()  # A body without a length ends with its connection.
-        self._fail(str(error or "the server closed the connection"))
+        if self._writable is not None:
+            self._writable.set()
+        waiter, reader = self.waiter, self._reader
+        if waiter is None:
+            return
+        if error is None and isinstance(reader, _CarefulReader) and reader.ends_with_connection:
+            self._replied(waiter, reader)  # A body without a length ends with its connection.
+        else:
+            self._closed_early(error)
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        if self._writable is not None:
+            self._writable.clear()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        if self._writable is not None:
+            self._writable.set()
+
+
+class _QuickReader:
+    """Reads replies that come in one piece each; looks at no header."""
+
+    careful = False
+    content_type: str | None = None
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self.feed: Callable[[bytes], None] = self._parser.feed_data
+        self._pieces: list[bytes] = []
+        self.status = 0
+        self.whole = self.surplus = False
+        self.keep_alive = False
+
+    def body(self) -> bytes:
+        """Take the body."""
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return body
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        if self.whole:
+            self.surplus = True
+
+    def on_body(self, body: bytes) -> None:
+        if not self.whole:
+            self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        if not self.whole:
+            status = self._parser.get_status_code()
+            if status >= 200:  # 100 Continue and its like come before the reply.
+                self.status = status
+                self.keep_alive = self._parser.should_keep_alive()
+                self.whole = True
+
+
+class _CarefulReader(_QuickReader):
+    """Reads one reply of any number of pieces, and its headers."""
+
+    careful = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feed = self._feed
+        self.headers_bytes = 0
+        self._delimited = self._headers_done = False
+
+    def _feed(self, data: bytes) -> None:
+        if not self._headers_done:
+            self.headers_bytes += len(data)
+        self._parser.feed_data(data)
+        if self._headers_done:
+            self.headers_bytes = 0
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether the end of the connection is the end of the reply."""
+        if self._headers_done and not self._delimited and not self.whole:
+            self.status = self._parser.get_status_code()
+            self.keep_alive = False
+            return True
+        return False
 
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.whole:
+            return
         match name.lower():
             case b"content-type":
-                self._content_type = value.decode("latin-1")
+                self.content_type = value.decode("latin-1")
             case b"content-length" | b"transfer-encoding":
                 self._delimited = True
 
     def on_headers_complete(self) -> None:
-        self._headers_done = self._parser.get_status_code() >= 200
-
-    def on_body(self, body: bytes) -> None:
-        self._body.append(body)
+        if not self.whole:
+            self._headers_done = self._parser.get_status_code() >= 200
 
     def on_message_complete(self) -> None:
         if not self._headers_done:
-            # 100 Continue and its like come before the reply.
-            self._content_type, self._delimited = None, False
-            return
-        self.reusable = self._parser.should_keep_alive()
-        self._finish()
-
-    def _finish(self) -> None:
-        if self._reply is not None and not self._reply.done():
-            status = self._parser.get_status_code()
-            self._reply.set_result(Reply(status, self._content_type, b"".join(self._body)))
+            self.content_type, self._delimited = None, False  # 100 Continue has headers, too.
+        super().on_message_complete()

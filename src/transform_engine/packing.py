@@ -1,40 +1,69 @@
-"""Records to payloads: as many as fit, in order (reference §6)."""
+"""Records to payloads: as many as fit, in order (reference §6).
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+A packer takes an object in pieces of any size: `feed` gives the payloads that are full by now,
+`end` those that are left.
+"""
 
-from transform_engine.errors import BadInput
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from transform_engine.errors import BadInput, ObjectFailed
 from transform_engine.splitting import Splitter
 
 # A filter may make a record that is too long to send short enough, but it must fit into memory.
 _LONGEST_BEFORE_FILTER = 100 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
 class Payload:
-    """One request's body, and the original records in it when a join will ask for them."""
+    """One request's body, what a join will ask for, and later its reply.
 
-    body: bytes
-    records: tuple[bytes, ...] = ()
+    A plain class with slots: there may be hundreds of thousands a second.
+
+    :param kept: the original records, or what was read of them; None without a join.
+    :param records: how many records it has; 0 if nobody has counted.
+    :param size: of lines that nobody has counted, in bytes.
+    """
+
+    __slots__ = ("body", "failure", "kept", "records", "reply", "size")
+
+    def __init__(self, body: bytes, kept: Any = None, records: int = 1, size: int = 0) -> None:
+        self.body = body
+        self.kept = kept
+        self.records = records
+        self.size = size
+        self.reply: bytes | None = None
+        self.failure: ObjectFailed | None = None
+
+
+class Packer(Protocol):
+    """Makes payloads of one object."""
+
+    def feed(self, data: bytes) -> Iterable[Payload]:
+        """Take more of the object and give the payloads that are full by now."""
+
+    def end(self) -> Iterable[Payload]:
+        """Give what is left."""
 
 
 class RecordPacker:
     """Packs records one by one; needed for single records, filters and joins.
 
-    :param prepare: makes the bytes to send of a record: the input filter.
+    :param prepare: makes the bytes to send of a record; None sends it as it is.
     :param limit: None is no limit.
     :param filtered: `prepare` makes records shorter, so that only what it makes must fit.
+    :param trim: takes the line end off a whole payload.
     """
 
     def __init__(
         self,
         splitter: Splitter,
         *,
-        prepare: Callable[[bytes], bytes],
+        prepare: Callable[[bytes], bytes] | None,
         single: bool,
         keep: bool,
         limit: int | None,
         filtered: bool = False,
+        trim: bool = False,
     ) -> None:
         self._splitter = splitter
         self._prepare = prepare
@@ -42,74 +71,97 @@ class RecordPacker:
         self._keep = keep
         self._limit = limit
         self._longest = _longest(limit, filtered=filtered)
+        self._trim = trim
         self._sent: list[bytes] = []
         self._kept: list[bytes] = []
         self._size = 0
         self._position = 0
 
-    def feed(self, data: bytes) -> Iterator[Payload]:
+    def feed(self, data: bytes) -> Iterable[Payload]:
         """Take more of the object and give the payloads that are full by now."""
-        for record in self._splitter.feed(data):
-            yield from self._add(record)
+        yield from self._pack(self._splitter.feed(data))
         # Before all of it is read: it may be far larger than memory, or say so in its header.
         if self._longest is not None and self._splitter.pending > self._longest:
             raise _too_long(
                 f"record {self._position}", self._splitter.pending, self._longest, self._limit
             )
 
-    def end(self) -> Iterator[Payload]:
+    def end(self) -> Iterable[Payload]:
         """Give what is left."""
-        for record in self._splitter.end():
-            yield from self._add(record)
+        yield from self._pack(self._splitter.end())
         if self._sent:
             yield self._flush()
 
-    def _add(self, record: bytes) -> Iterator[Payload]:
-        sent = self._prepare(record)
-        if self._limit is not None and len(sent) > self._limit:
-            raise too_large(f"record {self._position}", len(sent), self._limit)
-        self._position += 1
-        if self._single:
-            yield Payload(sent, (record,) if self._keep else ())
+    def _pack(self, records: Iterable[bytes]) -> Iterable[Payload]:
+        prepare, limit, keep = self._prepare, self._limit, self._keep
+        if not self._single:
+            yield from self._pack_several(records)
             return
-        if self._sent and self._limit is not None and self._size + len(sent) > self._limit:
-            yield self._flush()
-        self._sent.append(sent)
-        self._size += len(sent)
-        if self._keep:
-            self._kept.append(record)
+        for record in records:
+            sent = record if prepare is None else prepare(record)
+            if limit is not None and len(sent) > limit:
+                raise too_large(f"record {self._position}", len(sent), limit)
+            self._position += 1
+            yield Payload(sent, (record,) if keep else None)
+
+    def _pack_several(self, records: Iterable[bytes]) -> Iterable[Payload]:
+        prepare, limit = self._prepare, self._limit
+        for record in records:
+            sent = record if prepare is None else prepare(record)
+            if limit is not None:
+                if len(sent) > limit:
+                    raise too_large(f"record {self._position}", len(sent), limit)
+                if self._sent and self._size + len(sent) > limit:
+                    yield self._flush()
+            self._position += 1
+            self._sent.append(sent)
+            self._size += len(sent)
+            if self._keep:
+                self._kept.append(record)
 
     def _flush(self) -> Payload:
-        payload = Payload(b"".join(self._sent), tuple(self._kept))
+        body = b"".join(self._sent)
+        if self._trim:
+            body = body.removesuffix(b"\n")
+        payload = Payload(body, tuple(self._kept) if self._keep else None, len(self._sent))
         self._sent, self._kept, self._size = [], [], 0
         return payload
 
 
 class LinePacker:
-    """Packs lines without cutting them: looks only for the last LF that still fits."""
+    """Packs lines without cutting them: looks only for the last LF that still fits.
 
-    def __init__(self, *, limit: int) -> None:
-        self._limit = limit
+    :param read: looks at a whole body before it is sent, and gives what a join will ask for.
+    """
+
+    def __init__(self, *, limit: int, read: Callable[[bytes], Any] | None = None) -> None:
+        self.limit = limit
+        self._read = read
         self._pieces = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Payload]:
+    def feed(self, data: bytes) -> Iterable[Payload]:
         """Take more of the object and give the payloads that are full by now."""
         buffer = self._pieces
         buffer += data
         at = 0
-        while len(buffer) - at > self._limit:
-            end = buffer.rfind(b"\n", at, at + self._limit) + 1
+        while len(buffer) - at > self.limit:
+            end = buffer.rfind(b"\n", at, at + self.limit) + 1
             if not end:
                 del buffer[:at]
-                raise too_large("a line", len(buffer), self._limit, at_least=True)
-            yield Payload(bytes(buffer[at:end]))
+                raise too_large("a line", len(buffer), self.limit, at_least=True)
+            yield self.payload(bytes(buffer[at:end]))
             at = end
         del buffer[:at]
 
-    def end(self) -> Iterator[Payload]:
+    def end(self) -> Iterable[Payload]:
         """Give what is left."""
         if self._pieces:
-            yield Payload(bytes(self._pieces))
+            yield self.payload(bytes(self._pieces))
+
+    def payload(self, body: bytes) -> Payload:
+        """Return the payload of whole lines that somebody else has cut off."""
+        read = self._read(body) if self._read is not None else None
+        return Payload(body, read, records=0, size=len(body))
 
 
 class WholePacker:
@@ -118,7 +170,7 @@ class WholePacker:
     def __init__(
         self,
         *,
-        prepare: Callable[[bytes], bytes],
+        prepare: Callable[[bytes], bytes] | None,
         keep: bool,
         limit: int | None,
         filtered: bool = False,
@@ -130,23 +182,23 @@ class WholePacker:
         self._pieces: list[bytes] = []
         self._size = 0
 
-    def feed(self, data: bytes) -> Iterator[Payload]:
+    def feed(self, data: bytes) -> Iterable[Payload]:
         """Take more of the object."""
         self._pieces.append(data)
         self._size += len(data)
         if self._longest is not None and self._size > self._longest:
             raise _too_long("the object", self._size, self._longest, self._limit)
-        yield from ()
+        return ()
 
-    def end(self) -> Iterator[Payload]:
+    def end(self) -> Iterable[Payload]:
         """Give the object."""
-        body = b"".join(self._pieces)
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         if not body:
-            return
-        sent = self._prepare(body)
+            return ()
+        sent = body if self._prepare is None else self._prepare(body)
         if self._limit is not None and len(sent) > self._limit:
             raise too_large("the object", len(sent), self._limit)
-        yield Payload(sent, (body,) if self._keep else ())
+        return (Payload(sent, (body,) if self._keep else None),)
 
 
 def _longest(limit: int | None, *, filtered: bool) -> int | None:

@@ -2,13 +2,13 @@
 
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from transform_engine.capture import utc
 from transform_engine.errors import BadInput, BadReply
-from transform_engine.http_client import Reply
-from transform_engine.packing import LinePacker, Payload, RecordPacker, WholePacker
+from transform_engine.json_members import MemberFilter, Unusual
+from transform_engine.packing import LinePacker, Packer, Payload, RecordPacker, WholePacker
 from transform_engine.rows import (
     NothingThere,
     Rows,
@@ -19,10 +19,8 @@ from transform_engine.rows import (
     lines,
 )
 from transform_engine.settings import Settings
-from transform_engine.splitting import splitter
+from transform_engine.splitting import LineSplitter, Splitter, splitter
 from transform_request.jsonpath import InvalidJsonPath, Path, parse
-
-Packer = LinePacker | RecordPacker | WholePacker
 
 
 class Recipe:
@@ -43,6 +41,10 @@ class Recipe:
         self.reads_replies = settings.join or settings.inference_id or not self._output.is_root
         if self._problem is None:
             self._problem = self._format_problem()
+        # Only picking members is done without parsing, where nothing else is asked for.
+        plain = not (settings.inference_id or settings.readings.changes_json)
+        self._input_members = self._members(self._input, self._input_rows) if plain else None
+        self._output_members = self._members(self._output, self._output_rows) if plain else None
 
     def _path(self, expression: str) -> Path:
         try:
@@ -53,8 +55,10 @@ class Recipe:
 
     def _rows(self, media_type: str | None) -> Rows | None:
         kind = format_of(media_type)
-        included = self._settings.readings.slice_end_included
-        return Rows(kind, slice_end_included=included) if kind else None
+        return Rows(kind, self._settings.readings) if kind else None
+
+    def _members(self, path: Path, rows: Rows | None) -> MemberFilter | None:
+        return MemberFilter.of(path) if rows is not None and rows.kind == "json" else None
 
     def _format_problem(self) -> str | None:
         settings = self._settings
@@ -86,24 +90,44 @@ class Recipe:
 
     def packer(self) -> Packer:
         """Return what cuts and packs one object."""
-        settings = self._settings
+        settings, readings = self._settings, self._settings.readings
         if settings.split == "None":
             return WholePacker(
-                prepare=self._prepare_whole,
+                prepare=self._prepare_whole if self.filters_input or settings.join else None,
                 keep=settings.join,
                 limit=settings.limit_bytes,
                 filtered=self.filters_input,
             )
-        by_record = settings.single or self.filters_input or settings.join
-        if settings.split == "Line" and not by_record and settings.limit_bytes is not None:
-            return LinePacker(limit=settings.limit_bytes)
+        if self._sends_lines_as_they_are and settings.limit_bytes is not None:
+            read = self._read_lines if settings.join else None
+            return LinePacker(limit=settings.limit_bytes, read=read)
         return RecordPacker(
-            splitter(settings.split, framed=not settings.single),
-            prepare=self._prepare,
+            self._splitter(),
+            prepare=self._prepare if self.filters_input or settings.join else None,
             single=settings.single,
             keep=settings.join,
             limit=settings.limit_bytes,
             filtered=self.filters_input,
+            trim=settings.split == "Line" and not readings.line_feed_after_last_record,
+        )
+
+    def _splitter(self) -> Splitter:
+        settings, readings = self._settings, self._settings.readings
+        if settings.split != "Line":
+            return splitter(settings.split, framed=not settings.single)
+        return LineSplitter(
+            framed=not settings.single or readings.line_feed_in_single_record,
+            strip_carriage_return=not readings.carriage_return_in_record,
+            skip_blank=not readings.blank_line_is_record,
+        )
+
+    @property
+    def _sends_lines_as_they_are(self) -> bool:
+        settings = self._settings
+        return (
+            settings.split == "Line"
+            and not (settings.single or self.filters_input)
+            and settings.readings.lines_as_they_are
         )
 
     @property
@@ -113,39 +137,70 @@ class Recipe:
         return (
             settings.limit_bytes is None
             and not (self.filters_input or settings.join)
-            and (settings.split == "None" or (settings.split == "Line" and not settings.single))
+            and (settings.split == "None" or self._sends_lines_as_they_are)
         )
 
+    @property
+    def keeps_bodies(self) -> bool:
+        """Whether `output` needs the body of a payload again."""
+        return self._settings.join and self._sends_lines_as_they_are
+
+    def _read_lines(self, body: bytes) -> Any:
+        """Look at what a join will need of a body that is sent as it is.
+
+        Returns what the output's filter reads of the lines, or None when they must be parsed.
+        """
+        rows, members = self._input_rows, self._output_members
+        assert rows is not None
+        records = lines(body)
+        if members is not None and self._settings.assemble_lines and is_text(body):
+            try:
+                return members.read_all(records)
+            except Unusual:
+                pass  # Then it is told below, or parsed later.
+        if rows.kind == "json" or b'"' in body:
+            for record in records:
+                self._check(rows, record)
+        return None
+
     def _prepare(self, record: bytes) -> bytes:
+        rows = self._input_rows
+        assert rows is not None
         if not self.filters_input:
-            self._check_for_join(record)
+            self._check(rows, record)
             return record
-        filtered = self._filter_input(record)
-        return filtered + b"\n" if not self._settings.single else filtered
+        filtered = self._filter_input(rows, record)
+        keeps_end = not self._settings.single or self._settings.readings.line_feed_in_single_record
+        return filtered + b"\n" if keeps_end and self._settings.split == "Line" else filtered
 
     def _prepare_whole(self, body: bytes) -> bytes:
+        rows = self._input_rows
+        assert rows is not None
         if not self.filters_input:
-            for row in self._cut_whole(body) if self._settings.join else ():
-                self._check_for_join(row)
+            for row in self._cut_whole(body):
+                self._check(rows, row)
             return body
-        rows = [self._filter_input(row) for row in self._cut_whole(body)]
-        return b"\n".join(rows) + (b"\n" if body.endswith(b"\n") else b"")
+        filtered = [self._filter_input(rows, row) for row in self._cut_whole(body)]
+        return b"\n".join(filtered) + (b"\n" if body.endswith(b"\n") else b"")
 
-    def _check_for_join(self, record: bytes) -> None:
+    def _check(self, rows: Rows, record: bytes) -> None:
         # What cannot be joined is not sent (reference §4).
-        if self._settings.join and self._input_rows is not None:
-            try:
-                self._input_rows.check(record)
-            except UnreadableRow as error:
-                raise _unreadable(self._input_rows, error) from error
+        try:
+            rows.check(record)
+        except UnreadableRow as error:
+            raise _unreadable(rows, error) from error
 
     def _cut_whole(self, body: bytes) -> list[bytes]:
         # Without a split, CSV and JSON Lines still have rows; application/json is one value.
         return [body] if _is_document(self._settings.content_type) else lines(body)
 
-    def _filter_input(self, record: bytes) -> bytes:
-        rows = self._input_rows
-        assert rows is not None
+    def _filter_input(self, rows: Rows, record: bytes) -> bytes:
+        members = self._input_members
+        if members is not None and is_text(record):
+            try:
+                return members.write(members.read(record))
+            except Unusual:
+                pass  # Parsing says what is wrong, if anything is.
         value = self._read_input(rows, record)
         try:
             return rows.write(rows.select(self._input, value))
@@ -158,42 +213,51 @@ class Recipe:
         except UnreadableRow as error:
             raise _unreadable(rows, error) from error
 
-    def output(self, payload: Payload, reply: Reply) -> bytes:
-        """Return what the output has of one reply.
+    def plain_output(self, replies: Sequence[bytes]) -> bytes:
+        """Return what the output has of replies that nothing reads."""
+        settings = self._settings
+        if not settings.assemble_lines:
+            return b"".join(replies)
+        if settings.readings.line_feed_only_where_missing:
+            return b"".join(r if r.endswith(b"\n") else r + b"\n" for r in replies)
+        return b"\n".join((*replies, b""))
+
+    def output(self, payload: Payload, reply: bytes) -> bytes:
+        """Return what the output has of one reply that is filtered or joined.
 
         :raises BadReply, BadInput: it cannot be joined or filtered.
         """
         settings = self._settings
-        if not self.reads_replies:
-            return self._end_line(reply.body) if settings.assemble_lines else reply.body
+        if payload.kept is not None and self.keeps_bodies:
+            assert self._output_members is not None
+            replies = lines(reply)
+            if len(replies) == len(payload.kept) and is_text(reply):
+                try:
+                    written = self._output_members.write_joined(payload.kept, replies)
+                    return b"\n".join((*written, b""))
+                except Unusual:
+                    pass  # Parsing says what is wrong, if anything is.
         rows = self._reply_rows(payload, reply)
         if settings.assemble_lines:
             return b"".join(row + b"\n" for row in rows)
         return (b"\n" if settings.split == "None" else b"").join(rows)
 
-    def _end_line(self, body: bytes) -> bytes:
-        if self._settings.readings.line_feed_only_where_missing and body.endswith(b"\n"):
-            return body
-        return body + b"\n"
-
-    def _reply_rows(self, payload: Payload, reply: Reply) -> Iterator[bytes]:
+    def _reply_rows(self, payload: Payload, reply: bytes) -> Iterator[bytes]:
         settings, rows = self._settings, self._output_rows
         assert rows is not None
         one_document = rows.kind == "json" and (
             (settings.single and settings.split != "None")
             or (settings.split == "None" and _is_document(settings.accept or settings.content_type))
         )
-        if one_document:
-            replies = [reply.body] if reply.body.strip() else []
-        else:
-            replies = lines(reply.body)
+        document = [reply] if reply.strip() else []
+        replies = document if one_document else lines(reply)
         if not settings.join:
             for answer in replies:
                 yield self._finish(rows, self._read_reply(rows, answer))
             return
-        records = payload.records
+        records = lines(payload.body) if self.keeps_bodies else payload.kept
         if settings.split == "None":
-            records = tuple(self._cut_whole(records[0]))
+            records = self._cut_whole(records[0])
         if len(replies) != len(records):
             raise BadReply(
                 "Failed to join the output of the algorithm with the input: the reply must have "
@@ -242,27 +306,46 @@ def _is_document(media_type: str | None) -> bool:
     return (media_type or "").split(";")[0].strip().lower() == "application/json"
 
 
-async def gunzip(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Decompress a gzip stream of one or more members.
+class Gunzip:
+    """Decompresses a gzip stream of one or more members, in pieces of at most a mebibyte."""
 
-    :raises BadInput: it is none, or is cut short.
-    """
-    inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    started = False
-    async for piece in pieces:
-        data = piece
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self._started = False
+
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        """Take more of the stream and give what it unpacks to.
+
+        :raises BadInput: it is no gzip.
+        """
         while data:
-            if inflate.eof:
-                inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
-                started = False
+            if self._inflate.eof:
+                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
             try:
                 # Bounded pieces: a small object may unpack to a very large one.
-                inflated = inflate.decompress(data, 1 << 20)
+                inflated = self._inflate.decompress(data, 1 << 20)
             except zlib.error as error:
                 raise BadInput(f"Failed to decompress input as Gzip: {error}") from error
-            started = True
+            self._started = True
             if inflated:
                 yield inflated
-            data = inflate.unconsumed_tail or inflate.unused_data
-    if started and not inflate.eof:
-        raise BadInput("Failed to decompress input as Gzip: the stream is cut short")
+            data = self._inflate.unconsumed_tail or self._inflate.unused_data
+
+    def end(self) -> None:
+        """Refuse a stream that is cut short.
+
+        :raises BadInput: it is.
+        """
+        if self._started and not self._inflate.eof:
+            raise BadInput("Failed to decompress input as Gzip: the stream is cut short")
+
+
+def is_text(data: bytes) -> bool:
+    """Tell whether bytes are UTF-8."""
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -11,9 +11,19 @@ from typing import Any, Literal, NoReturn
 
 import orjson
 
+from transform_engine.spec import Readings
 from transform_request.jsonpath import Index, Indexes, Name, Names, Path, Slice, Wildcard
 
 Format = Literal["csv", "json"]
+DEFAULT_READINGS = Readings()
+# These five stand in JSON only inside of texts.
+_GO_ESCAPES = (
+    (b"<", b"\\u003c"),
+    (b">", b"\\u003e"),
+    (b"&", b"\\u0026"),
+    ("\u2028".encode(), b"\\u2028"),
+    ("\u2029".encode(), b"\\u2029"),
+)
 
 
 class UnreadableRow(ValueError):
@@ -153,11 +163,22 @@ def write_json(value: Any) -> bytes:
 class Rows:
     """What filters and joins need of one format."""
 
-    def __init__(self, kind: Format, *, slice_end_included: bool = False) -> None:
+    def __init__(self, kind: Format, readings: Readings = DEFAULT_READINGS) -> None:
         self.kind = kind
         self.parse: Callable[[bytes], Any] = parse_csv if kind == "csv" else parse_json
         self.write: Callable[[Any], bytes] = write_csv if kind == "csv" else write_json
-        self._slice_end_included = slice_end_included
+        if kind == "json" and readings.changes_json:
+            self.write = self._write_changed
+        self._readings = readings
+
+    def _write_changed(self, value: Any) -> bytes:
+        if self._readings.scalar_as_text and isinstance(value, str):
+            return value.encode(errors="replace")
+        written = write_json(value)
+        if self._readings.json_escapes_html:
+            for character, escape in _GO_ESCAPES:
+                written = written.replace(character, escape)
+        return written
 
     def check(self, row: bytes) -> None:
         """Refuse a row that cannot be read; costs less than reading it.
@@ -212,7 +233,7 @@ class Rows:
             case Indexes(indexes=indexes):
                 return [_element(path, value, index) for index in indexes]
             case Slice(start=start, end=end):
-                if end is not None and self._slice_end_included:
+                if end is not None and self._readings.slice_end_included:
                     end = end + 1 if end != -1 else None
                 return value[start:end]
             case Wildcard():

@@ -35,12 +35,46 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Readings:
-    """What no source tells about the service; the defaults are reference §11's proposals."""
+    """What no source tells about the service; the defaults are reference §11's proposals.
+
+    :param slice_end_included: `$[1:4]` is the second to the fifth element, not the fourth.
+    :param bytes_in_mb: what MaxPayloadInMB counts: 2**20, or 10**6.
+    :param line_feed_in_single_record: a record that is sent alone keeps its line feed.
+    :param line_feed_after_last_record: a request of several lines ends with the last one's.
+    :param carriage_return_in_record: a CR before the line feed is part of the record.
+    :param blank_line_is_record: an empty line is sent, too.
+    :param empty_object_fails: an object without a byte fails instead of making an empty output.
+    :param line_feed_only_where_missing: AssembleWith Line adds none to a reply that ends in one.
+    :param retry_5xx: an answer of 500 and above is tried again.
+    :param json_escapes_html: `<`, `>` and `&` are written as Go's encoder does, as `\\u003c` …
+    :param scalar_as_text: a filter that selects one JSON string writes its text without quotes.
+    """
 
     slice_end_included: bool = False
     bytes_in_mb: int = 2**20
+    line_feed_in_single_record: bool = False
+    line_feed_after_last_record: bool = True
+    carriage_return_in_record: bool = True
+    blank_line_is_record: bool = True
+    empty_object_fails: bool = False
     line_feed_only_where_missing: bool = False
     retry_5xx: bool = True
+    json_escapes_html: bool = False
+    scalar_as_text: bool = False
+
+    @property
+    def lines_as_they_are(self) -> bool:
+        """Whether requests of several lines are just what lies between two places of an object."""
+        return (
+            self.line_feed_after_last_record
+            and self.carriage_return_in_record
+            and self.blank_line_is_record
+        )
+
+    @property
+    def changes_json(self) -> bool:
+        """Whether JSON is not written as it was read."""
+        return self.json_escapes_html or self.scalar_as_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ Three framings (reference §6): lines, RecordIO and TFRecord. `framed` keeps wha
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Protocol
 
 from transform_engine.errors import BadInput
@@ -17,10 +17,10 @@ _RECORDIO_MAGIC_BYTES = struct.pack("<I", _RECORDIO_MAGIC)
 class Splitter(Protocol):
     """Cuts a stream into records."""
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> Iterable[bytes]:
         """Take more bytes and give the records that are whole by now."""
 
-    def end(self) -> Iterator[bytes]:
+    def end(self) -> Iterable[bytes]:
         """Give what is left; raises BadInput if the stream ends inside a record."""
 
     @property
@@ -29,45 +29,61 @@ class Splitter(Protocol):
 
 
 def splitter(split: str, *, framed: bool) -> Splitter:
-    """Return the splitter of a SplitType other than None."""
-    if split == "Line":
-        return LineSplitter(framed=framed)
+    """Return the splitter of a SplitType that tells the length of each record."""
     return RecordIOSplitter(framed=framed) if split == "RecordIO" else TFRecordSplitter(framed)
 
 
 class LineSplitter:
-    """Cuts after each LF; CR is kept, an empty line is a record, a last line needs no LF."""
+    """Cuts after each LF; a last line needs none.
 
-    def __init__(self, *, framed: bool) -> None:
-        self._framed = framed
+    :param framed: keep the LF.
+    :param strip_carriage_return: take a CR before the LF off; else it is part of the record.
+    :param skip_blank: an empty line is no record.
+    """
+
+    def __init__(
+        self, *, framed: bool, strip_carriage_return: bool = False, skip_blank: bool = False
+    ) -> None:
+        self._line_end = b"\n" if framed else b""
+        self._strip = strip_carriage_return
+        self._skip = skip_blank
         self._rest: list[bytes] = []
         self._pending = 0
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> Iterable[bytes]:
         """Take more bytes and give the lines that are whole by now."""
-        first, found, more = data.partition(b"\n")
-        if not found:
-            # Pieces are gathered, so that a line of many pieces is copied once.
-            self._rest.append(data)
-            self._pending += len(data)
-            return
-        line_feed = b"\n" if self._framed else b""
-        yield b"".join((*self._rest, first, line_feed))
-        lines = more.split(b"\n")
-        self._rest = [lines.pop()]
-        self._pending = len(self._rest[0])
-        if self._framed:
-            for line in lines:
-                yield line + b"\n"
-        else:
-            yield from lines
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        # Pieces are gathered, so that a line of many pieces is copied once.
+        self._rest.append(rest)
+        self._pending += len(rest)
+        if not lines:
+            return ()
+        if self._rest[0] is not rest:
+            lines[0] = b"".join((*self._rest[:-1], lines[0]))
+        self._rest = [rest] if rest else []
+        self._pending = len(rest)
+        return self._finish(lines)
 
-    def end(self) -> Iterator[bytes]:
+    def end(self) -> Iterable[bytes]:
         """Give the last line if it has no LF."""
         rest = b"".join(self._rest)
-        self._rest = []
-        if rest:
-            yield rest
+        self._rest, self._pending = [], 0
+        if not rest:
+            return ()
+        # It has no line end of its own, so none is added.
+        if self._strip:
+            rest = rest.removesuffix(b"\r")
+        return (rest,) if rest or not self._skip else ()
+
+    def _finish(self, lines: list[bytes]) -> list[bytes]:
+        if self._strip:
+            lines = [line.removesuffix(b"\r") for line in lines]
+        if self._skip:
+            lines = [line for line in lines if line not in (b"", b"\r")]
+        if self._line_end:
+            lines = [line + b"\n" for line in lines]
+        return lines
 
     @property
     def pending(self) -> int:
@@ -85,7 +101,7 @@ class _FramedSplitter:
         self._buffer = bytearray()
         self._position = 0
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> Iterable[bytes]:
         """Take more bytes and give the records that are whole by now."""
         self._buffer += data
         at = 0
@@ -98,11 +114,11 @@ class _FramedSplitter:
         finally:
             del self._buffer[:at]
 
-    def end(self) -> Iterator[bytes]:
+    def end(self) -> Iterable[bytes]:
         """Refuse what is left: it is a record cut short."""
         if self._buffer or self._in_parts:
             raise self._bad("is cut short")
-        yield from ()
+        return ()
 
     @property
     def pending(self) -> int:

@@ -72,7 +72,9 @@ def test_one_failed_object_does_not_fail_the_others(
     assert _outputs(bucket) == {"out/a.csv.out": b"ok\n", "out/c.csv.out": b"ok\n"}
     assert (result.ok, result.done, result.failed) == (False, 2, 1)
     assert result.failure_reason == "ClientError: See job logs for more information"
-    assert "bkt/in/b.csv: ClientError: 400 Message: cannot read x" in (result.detail or "")
+    assert "bkt/in/b.csv: record 0: ClientError: 400 Message: cannot read x" in (
+        result.detail or ""
+    )
     prefix = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}:\[sagemaker logs\]: ")
     assert all(prefix.match(line) for line in log.agent_lines)
     assert [prefix.sub("", line) for line in log.agent_lines] == [

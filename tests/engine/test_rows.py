@@ -18,6 +18,7 @@ from transform_engine.rows import (
     write_csv,
     write_json,
 )
+from transform_engine.spec import Readings
 from transform_request.jsonpath import parse
 
 _JSON = st.recursive(
@@ -189,7 +190,7 @@ def test_a_check_takes_what_can_be_read(kind: Format, row: bytes) -> None:
 
 
 def test_a_slice_can_be_read_with_its_end_included() -> None:
-    rows = Rows("csv", slice_end_included=True)
+    rows = Rows("csv", Readings(slice_end_included=True))
     row = rows.parse(b"0,1,2,3,4,5")
     assert rows.select(parse("$[1:4]"), row) == [b"1", b"2", b"3", b"4"]
     assert rows.select(parse("$[4:-1]"), row) == [b"4", b"5"]

@@ -1,0 +1,419 @@
+"""One object on its way: bytes, payloads, replies in the order of the records, output.
+
+What is sent, waits to be sent, or waits for an earlier reply of the object is bounded, so that
+memory does not grow with the object.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+from transform_engine.errors import BadInput, ObjectFailed
+from transform_engine.lanes import Lanes, StreamedPayload
+from transform_engine.objects import Task
+from transform_engine.packing import LinePacker, Packer, Payload, too_large
+from transform_engine.records import Gunzip, Recipe
+from transform_engine.settings import Settings
+from transform_engine.storage import CHUNK_BYTES, Output, Storage
+
+# Records that are cut one by one take far more memory than their bytes.
+_CUT_BYTES = 64 * 1024
+_READ_AHEAD_BYTES = 1 << 20
+_READ_AHEAD_PAYLOADS = 2048
+_LOOK_BACK_BYTES = 4096
+_GATHERED_REPLIES = 256
+_GATHERED_BYTES = 256 * 1024
+_SAMPLE_BYTES = 16 * 1024
+_COUNTED_BYTES = 256 * 2**20
+
+
+async def pieces(storage: Storage, task: Task, *, gzip: bool) -> AsyncGenerator[bytes, None]:
+    """Read an object in pieces, decompressed if need be.
+
+    :raises BadInput: it cannot be read.
+    """
+    unpack = Gunzip() if gzip else None
+    try:
+        async for piece in storage.chunks(task.bucket, task.key):
+            for part in unpack.feed(piece) if unpack is not None else (piece,):
+                yield part
+        if unpack is not None:
+            unpack.end()
+    except ObjectFailed:
+        raise
+    except Exception as error:
+        # Whatever a storage raises: this object cannot be read, and the others may.
+        raise _unreadable(error) from error
+
+
+class ObjectRun:
+    """Transforms one object; `on_end` is called once, with why it failed or None.
+
+    :ivar bytes_read: of the object, after decompression.
+    :ivar records: how many of its records have their reply; `records_estimated` says whether that
+        is told by samples, since lines that are sent together are not counted.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        recipe: Recipe,
+        settings: Settings,
+        storage: Storage,
+        output: Output,
+        lanes: Lanes,
+        on_end: Callable[["ObjectRun", ObjectFailed | None], None],
+    ) -> None:
+        self.task = task
+        self.bytes_read = 0
+        self.records = 0
+        self.records_estimated = False
+        self._recipe = recipe
+        self._settings = settings
+        self._storage = storage
+        self._output = output
+        self._lanes = lanes
+        self._on_end = on_end
+        self._window = 2 * settings.max_concurrent + 2
+        self._waiting: deque[Payload] = deque()  # In order, from the first without a reply.
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
+        self._at = 0  # Where the first payload in waiting begins, if its records are not counted.
+        self._reads_replies = recipe.reads_replies
+        # What is read ahead, if the object is on no disk of ours.
+        self._ready: deque[Payload] | None = None
+        self._ready_bytes = 0
+        self._room = asyncio.Event()
+        self._all_read = False
+        self._background: asyncio.Task[None] | None = None
+        self._payloads: Iterator[Payload] = iter(())
+        self._path: Path | None = None
+        self._all_taken = self._over = False
+
+    def begin(self) -> None:
+        """Open the object."""
+        try:
+            self._recipe.check()
+            if not self._recipe.can_stream:
+                self._path = self._storage.path(self.task.bucket, self.task.key)
+        except ObjectFailed as failure:
+            self.fail(failure)
+        except Exception as error:
+            # Whatever a storage raises: its key may be none that a place can have.
+            self.fail(_unreadable(error))
+        else:
+            if self._path is not None:
+                self._payloads = self._of_file(self._path, self._recipe.packer())
+            else:
+                self._ready = deque()
+                self._background = asyncio.create_task(self._read_ahead())
+
+    @property
+    def can_give(self) -> bool:
+        """Whether there may be another payload to take, now or later."""
+        return not (self._all_taken or self._over)
+
+    def take(self) -> Payload | None:
+        """Give the next payload to send; None if there is none at the moment, or no more."""
+        if len(self._waiting) >= self._window or self._all_taken or self._over:
+            return None
+        try:
+            payload = next(self._payloads, None) if self._ready is None else self._read()
+        except ObjectFailed as failure:
+            self.fail(failure)
+            return None
+        except OSError as error:
+            self.fail(_unreadable(error))
+            return None
+        if payload is None:
+            if self._ready is None or self._all_read:
+                self._all_taken = True
+                self._end_if_whole()
+            return None
+        self._waiting.append(payload)
+        return payload
+
+    def close(self) -> None:
+        """Leave nothing behind: the job is given up, or the object has ended."""
+        self._over = True
+        self._waiting.clear()
+        self._ready = None
+        self._payloads = iter(())  # Closes the file.
+        if self._background is not None:
+            self._background.cancel()
+        self._output.discard()
+
+    # lanes.Sender
+
+    def replied(self, payload: Payload, reply: bytes) -> None:
+        """Take a reply, and write those that are next in order."""
+        payload.reply = reply
+        if payload.size:
+            self._estimate(payload)
+        if payload.kept is None and not self._recipe.keeps_bodies:
+            payload.body = b""
+        if self._waiting[0] is payload:
+            self._deliver()
+
+    def failed(self, payload: Payload, failure: ObjectFailed) -> None:
+        """Wait for the replies before it, then fail with the first failure in order."""
+        payload.failure = failure
+        self._all_taken = True
+        waiting = self._waiting
+        while waiting[-1] is not payload:
+            self._lanes.abandon(waiting.pop())
+        self._deliver()
+
+    def _deliver(self) -> None:
+        waiting = self._waiting
+        try:
+            while waiting:
+                payload = waiting[0]
+                reply = payload.reply
+                if reply is None:
+                    if payload.failure is not None:
+                        self.fail(payload.failure, payload)
+                    return
+                if self._reads_replies:
+                    self._output.write(self._recipe.output(payload, reply))
+                else:
+                    self._gather(reply)
+                waiting.popleft()
+                self.records += payload.records
+                self._at += payload.size
+        except ObjectFailed as failure:
+            self.fail(failure, waiting[0])
+            return
+        except OSError as error:
+            self.fail(self._unwritable(error))
+            return
+        self._end_if_whole()
+
+    def _gather(self, reply: bytes) -> None:
+        self._gathered.append(reply)
+        self._gathered_bytes += len(reply)
+        if self._gathered_bytes > _GATHERED_BYTES or len(self._gathered) >= _GATHERED_REPLIES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._gathered:
+            self._output.write(self._recipe.plain_output(self._gathered))
+            self._gathered.clear()
+            self._gathered_bytes = 0
+
+    def _estimate(self, payload: Payload) -> None:
+        sample = payload.body[:_SAMPLE_BYTES]
+        lines = sample.count(b"\n") or 1
+        payload.records = max(1, round(lines * payload.size / len(sample)))
+        self.records_estimated = self.records_estimated or len(sample) < payload.size
+
+    def _end_if_whole(self) -> None:
+        if not self._all_taken or self._waiting or self._over:
+            return
+        try:
+            if not self.bytes_read and self._settings.readings.empty_object_fails:
+                raise BadInput("the object must have a record, got an empty object; remove it")
+            self._flush()
+            visible = self._output.commit()
+        except ObjectFailed as failure:
+            self.fail(failure)
+        except Exception as error:
+            # Whatever a storage raises: this object has no output, and the others may.
+            self.fail(self._unwritable(error))
+        else:
+            if visible is None:
+                self._end(None)
+            else:
+                self._background = asyncio.create_task(self._commit(visible))
+
+    async def _commit(self, visible: Awaitable[None]) -> None:
+        try:
+            await visible
+        except Exception as error:
+            # Whatever a storage raises: this object has no output, and the others may.
+            self.fail(self._unwritable(error))
+        else:
+            self._background = None
+            self._end(None)
+
+    def fail(self, failure: ObjectFailed, payload: Payload | None = None) -> None:
+        """Give the object up; its output does not appear.
+
+        :param payload: the one that failed, for the records in it.
+        """
+        if self._over:
+            return
+        if payload is not None:
+            failure.records = self._place(payload)
+        # Its frames hold the payloads, and refer to it in turn: they would wait for the collector,
+        # which counts objects and not bytes.
+        failure.with_traceback(None)
+        for waiting in self._waiting:
+            self._lanes.abandon(waiting)
+        self._end(failure)
+
+    def _end(self, failure: ObjectFailed | None) -> None:
+        self.close()
+        self._on_end(self, failure)
+
+    def _place(self, payload: Payload) -> str:
+        """Say which records a payload has."""
+        first, count = self.records, payload.records
+        if payload.size:
+            end = self._at + payload.size
+            if self._path is None or self._settings.gzip or end > _COUNTED_BYTES:
+                return f"bytes {self._at} to {end - 1}"
+            first = _count_lines(self._path, 0, self._at)
+            count = max(1, _count_lines(self._path, self._at, end))
+        if not count:
+            return ""
+        return f"record {first}" if count == 1 else f"records {first} to {first + count - 1}"
+
+    # Where payloads come from
+
+    def _of_file(self, path: Path, packer: Packer) -> Iterator[Payload]:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            size = os.fstat(file).st_size
+            if isinstance(packer, LinePacker) and not self._settings.gzip:
+                yield from self._lines_of_file(file, size, packer)
+                return
+            unpack = Gunzip() if self._settings.gzip else None
+            step = CHUNK_BYTES if self._settings.split == "None" else _CUT_BYTES
+            at = 0
+            while at < size:
+                piece = os.read(file, min(step, size - at))
+                at += len(piece)
+                _must_be_there(piece, at, size)
+                for part in unpack.feed(piece) if unpack is not None else (piece,):
+                    self.bytes_read += len(part)
+                    yield from packer.feed(part)
+            if unpack is not None:
+                unpack.end()
+            yield from packer.end()
+        finally:
+            os.close(file)
+
+    def _lines_of_file(self, file: int, size: int, packer: LinePacker) -> Iterator[Payload]:
+        at = 0
+        while at < size:
+            end = min(at + packer.limit, size)
+            if end < size:
+                end = _line_end(file, at, end)
+                if end == at:
+                    raise too_large("a line", packer.limit + 1, packer.limit, at_least=True)
+            body = os.pread(file, end - at, at)
+            while len(body) < end - at:  # The kernel may give less than it was asked for.
+                more = os.pread(file, end - at - len(body), at + len(body))
+                _must_be_there(more, at + len(body), size)
+                body += more
+            self.bytes_read += len(body)
+            yield packer.payload(body)
+            at = end
+
+    async def _read_ahead(self) -> None:
+        try:
+            if self._recipe.can_stream:
+                await self._stream()
+            else:
+                packer = self._recipe.packer()
+                async with aclosing(self._pieces()) as read:
+                    async for piece in read:
+                        self.bytes_read += len(piece)
+                        await self._put(packer.feed(piece))
+                await self._put(packer.end())
+        except ObjectFailed as failure:
+            self.fail(failure)
+            return
+        except Exception as error:
+            self._lanes.broke(error)
+            return
+        self._all_read = True
+        self._lanes.wake()
+
+    def _pieces(self) -> AsyncGenerator[bytes, None]:
+        return pieces(self._storage, self.task, gzip=self._settings.gzip)
+
+    async def _put(self, payloads: Iterable[Payload]) -> None:
+        ready = self._ready
+        assert ready is not None
+        for payload in payloads:
+            ready.append(payload)
+            self._ready_bytes += len(payload.body)
+            if self._ready_bytes >= _READ_AHEAD_BYTES or len(ready) >= _READ_AHEAD_PAYLOADS:
+                self._room.clear()
+                self._lanes.wake()
+                await self._room.wait()
+        self._lanes.wake()
+
+    def _read(self) -> Payload | None:
+        ready = self._ready
+        if not ready:
+            self._room.set()
+            return None
+        payload = ready.popleft()
+        self._ready_bytes -= len(payload.body)
+        if len(ready) < _READ_AHEAD_PAYLOADS // 2 and self._ready_bytes < _READ_AHEAD_BYTES // 2:
+            self._room.set()
+        return payload
+
+    async def _stream(self) -> None:
+        """Make the whole object one payload that is read while it is sent, unless it is empty."""
+        async with aclosing(self._pieces()) as read:
+            async for piece in read:
+                if piece:
+                    await self._put((StreamedPayload(self._counted_pieces),))
+                    return
+
+    async def _counted_pieces(self) -> AsyncGenerator[bytes, None]:
+        self.bytes_read = 0  # It may be another try.
+        async with aclosing(self._pieces()) as read:
+            async for piece in read:
+                self.bytes_read += len(piece)
+                yield piece
+
+    def _unwritable(self, error: Exception) -> ObjectFailed:
+        return BadInput(
+            f"the output {self.task.relative}.out must be writable, got {error!r}; "
+            "check the output path"
+        )
+
+
+def _unreadable(error: Exception) -> BadInput:
+    return BadInput(f"the object must be readable, got {error!r}; check that it exists")
+
+
+def _must_be_there(piece: bytes, at: int, size: int) -> None:
+    if not piece:
+        raise BadInput(
+            f"the object must not change while it is read, got {at} of {size} bytes; "
+            "drop it again when it is whole"
+        )
+
+
+def _line_end(file: int, at: int, end: int) -> int:
+    """Return where the last line ends that lies between two places of a file; `at` if none does."""
+    step, stop = _LOOK_BACK_BYTES, end
+    while stop > at:
+        start = max(at, stop - step)
+        found = os.pread(file, stop - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        step, stop = min(step * 8, CHUNK_BYTES), start
+    return at
+
+
+def _count_lines(path: Path, at: int, end: int) -> int:
+    """Count the lines between two places of a file; a last one without a line feed counts, too."""
+    count, last = 0, b"\n"
+    with path.open("rb") as file:
+        file.seek(at)
+        while at < end and (piece := file.read(min(CHUNK_BYTES, end - at))):
+            count += piece.count(b"\n")
+            at += len(piece)
+            last = piece[-1:]
+    return count + (last != b"\n")

@@ -1,0 +1,124 @@
+"""The objects of an instance: a few are open at a time, and their payloads go out in order."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from transform_engine.errors import ObjectFailed
+from transform_engine.http_client import HttpClient
+from transform_engine.lanes import Lanes
+from transform_engine.object_run import ObjectRun
+from transform_engine.objects import Task
+from transform_engine.packing import Payload
+from transform_engine.records import Recipe
+from transform_engine.settings import Settings
+from transform_engine.storage import Output, Storage
+
+# Besides those that are read and sent: objects whose output is on its way.
+_ENDING = 8
+
+
+class Workload:
+    """Transforms objects.
+
+    :param output_of: begins an object's output.
+    :param on_end: called for each object with why it failed or None; its errors end `run`.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        *,
+        recipe: Recipe,
+        settings: Settings,
+        storage: Storage,
+        clients: Sequence[HttpClient],
+        output_of: Callable[[Task], Output],
+        on_end: Callable[[ObjectRun, ObjectFailed | None], None],
+    ) -> None:
+        self._left: Iterator[Task] = iter(tasks)
+        self._recipe = recipe
+        self._settings = settings
+        self._storage = storage
+        self._output_of = output_of
+        self._on_end = on_end
+        self._open: deque[ObjectRun] = deque()  # Those that may give a payload.
+        self._unfinished: set[ObjectRun] = set()
+        self._at_once = settings.max_concurrent
+        self._taking = False
+        self._ended: asyncio.Future[None] | None = None
+        self._lanes = Lanes(clients, settings, take=self._take, broke=self._broke)
+
+    async def run(self) -> None:
+        """Return when every object has ended; whatever nobody foresaw is raised."""
+        self._ended = asyncio.get_running_loop().create_future()
+        try:
+            self._lanes.wake()
+            await self._ended
+        finally:
+            self._lanes.close()
+            for run in self._unfinished:
+                run.close()
+
+    def _broke(self, error: Exception) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _take(self) -> tuple[ObjectRun, Payload] | None:
+        if self._open:
+            run = self._open[0]
+            payload = run.take()
+            if payload is not None:
+                return run, payload
+        self._taking = True
+        try:
+            return self._take_from_others()
+        finally:
+            self._taking = False
+
+    def _take_from_others(self) -> tuple[ObjectRun, Payload] | None:
+        for run in [*self._open]:
+            payload = run.take()
+            if payload is not None:
+                return run, payload
+            if not run.can_give and run in self._open:
+                self._open.remove(run)
+        # As many objects as lanes, for each may be one request.
+        while len(self._open) < self._at_once and (len(self._unfinished) < self._at_once + _ENDING):
+            task = next(self._left, None)
+            if task is None:
+                break
+            run = self._begin(task)
+            payload = run.take()
+            if run.can_give:
+                self._open.append(run)
+            if payload is not None:
+                return run, payload
+        if not self._unfinished and self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+        return None
+
+    def _begin(self, task: Task) -> ObjectRun:
+        run = ObjectRun(
+            task,
+            recipe=self._recipe,
+            settings=self._settings,
+            storage=self._storage,
+            output=self._output_of(task),
+            lanes=self._lanes,
+            on_end=self._object_ended,
+        )
+        self._unfinished.add(run)
+        run.begin()
+        return run
+
+    def _object_ended(self, run: ObjectRun, failure: ObjectFailed | None) -> None:
+        self._unfinished.discard(run)
+        if run in self._open:
+            self._open.remove(run)
+        try:
+            self._on_end(run, failure)
+        except Exception as error:
+            self._broke(error)
+        if not self._taking:
+            self._lanes.wake()  # There is room for another one, or all is done.
