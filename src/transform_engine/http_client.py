@@ -10,6 +10,7 @@ back; `call` is the same for who would rather wait.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -307,7 +308,8 @@ class _Connection(asyncio.Protocol):
 
     def _closed_early(self, error: Exception | None = None) -> None:
         waiter = self.waiter
-        if waiter is not None and self._used and not self.answered and not self._streaming:
+        # A body in chunks is no longer there; who opens it anew sends it again.
+        if waiter is not None and self._used and not self.answered and self._head:
             self.waiter = None  # The server had closed it while it was idle.
             self._client.again(self._head, self._body, waiter)
         else:
@@ -355,16 +357,21 @@ class _Connection(asyncio.Protocol):
         self.waiter = None
         self._used = True
         self._head = self._body = _NO_BODY
-        # A reply that came before the body was read leaves the connection in between requests.
+        # A reply that came before the body was read leaves the connection in between requests; of
+        # refusals nobody can tell, since the body may lie unread in the kernel.
         if (
             reader.surplus
+            or status >= 400
             or not reader.keep_alive
             or not self._keep
             or self._streaming
             or self._transport.is_closing()
             or self._transport.get_write_buffer_size()
         ):
-            if not self._streaming:
+            if self._streaming:
+                assert self._writable is not None
+                self._writable.set()  # Who sends the body need not wait for room any more.
+            else:
                 self._transport.abort()
         else:
             if reader.careful:
@@ -385,6 +392,8 @@ class _Connection(asyncio.Protocol):
         self._client.lost(self)
         if self._writable is not None:
             self._writable.set()
+        if error is not None and self.waiter is not None:
+            self._read_the_rest()
         waiter, reader = self.waiter, self._reader
         if waiter is None:
             return
@@ -392,6 +401,18 @@ class _Connection(asyncio.Protocol):
             self._replied(waiter, reader)  # A body without a length ends with its connection.
         else:
             self._closed_early(error)
+
+    def _read_the_rest(self) -> None:
+        """Read what the server said before it closed on a body that was on its way.
+
+        Writing failed, so the loop has read no more; the kernel still has what came before.
+        """
+        fileno = self._transport.get_extra_info("socket").fileno()
+        try:
+            while self.waiter is not None and fileno >= 0 and (data := os.read(fileno, 1 << 16)):
+                self.data_received(data)
+        except OSError:
+            pass  # Nothing more is there.
 
     def pause_writing(self) -> None:
         if self._writable is not None:
@@ -410,6 +431,15 @@ class _QuickReader:
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
+        # The peer is a model server that the user chose, on loopback and with no proxy between:
+        # what smuggles requests elsewhere is only sloppy here, and Go's client takes it.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_optional_lf_after_cr=True,
+            lenient_optional_crlf_after_chunk=True,
+            lenient_spaces_after_chunk_size=True,
+        )
         self.feed: Callable[[bytes], None] = self._parser.feed_data
         self._pieces: list[bytes] = []
         self.status = 0
