@@ -30,6 +30,7 @@ from transform_engine.spec import Container, InstanceSpec, JobSpec
 from transform_engine.storage import open_storage, split_uri
 
 _LOG = logging.getLogger("transform_engine.job")
+_FAILURES = 1000
 
 __all__ = ["Container", "JobResult", "JobSpec", "TransformJob", "summarise"]
 
@@ -42,6 +43,7 @@ class JobResult:
     :param detail: what a person needs to know beyond it, with the server's last log lines.
     :param done: how many objects have their output.
     :param failed: how many have none.
+    :param failures: the first 1,000 that failed by themselves, as key and reason.
     """
 
     status: Literal["Completed", "Failed", "Stopped"]
@@ -49,6 +51,7 @@ class JobResult:
     detail: str | None = None
     done: int = 0
     failed: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
 
 
 def summarise(results: list[InstanceResult]) -> JobResult:
@@ -134,7 +137,8 @@ class TransformJob:
     def _supervise(self) -> None:
         try:
             results = [instance.wait(self._stopping) for instance in self._instances]
-            result = summarise(results)
+            told = [failure for each in self._instances for failure in each.failures]
+            result = replace(summarise(results), failures=tuple(told[:_FAILURES]))
             if result.status == "Stopped":
                 # StopTransformJob: a stopped job leaves no output in S3 (reference §2).
                 self._remove([key for each in results for key in each.outputs])
@@ -199,6 +203,7 @@ class _Instance:
             )
         self._last: Mapping[str, Any] | None = None
         self._outputs: list[str] = []
+        self.failures: list[tuple[str, str]] = []
         self._done = self._failed = 0
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -212,8 +217,10 @@ class _Instance:
                 continue  # Not ours: a library that prints.
             if event.get("event") == "object":
                 self._done, self._failed = event["done"], event["failed"]
-                if event["ok"] and event.get("output") is not None:
+                if event["ok"]:
                     self._outputs.append(event["output"])
+                elif len(self.failures) < _FAILURES:
+                    self.failures.append((event["key"], event["reason"]))
             elif event.get("event") == "ended":
                 self._last = event
             try:

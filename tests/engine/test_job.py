@@ -87,6 +87,19 @@ def test_a_failed_job_says_why_with_the_last_lines_of_the_server(
     assert "got exit code 3; its last log lines:\nno model" in (result.detail or "")
 
 
+def test_a_failed_job_names_the_objects_that_failed(
+    request_for: _Request, container: _Containers, job_for: _Job, bucket: FolderStorage
+) -> None:
+    for name, content in {"a": b"1\n", "b": b"x\n", "c": b"y\n"}.items():
+        _write(bucket, f"in/{name}", content)
+    job = TransformJob(job_for(request_for(), [container("csv_sum")]))
+    job.start()
+    result = job.wait(30)
+    assert (result.status, result.done, result.failed) == ("Failed", 1, 2)
+    assert [key for key, _ in result.failures] == ["in/b", "in/c"]
+    assert all("ClientError: 400" in reason for _, reason in result.failures)
+
+
 def test_a_stopped_job_leaves_no_output_and_no_process(
     request_for: _Request,
     container: _Containers,
