@@ -261,7 +261,10 @@ def open_storage(spec: JobSpec) -> Storage:
     # Its clients cost 0.3 s and 30 MB, and are loaded by what needs them.
     from transform_engine.s3 import S3Storage
 
-    return Places(LocalFiles(mark), S3Storage(endpoint=spec.s3_endpoint, region=spec.region))
+    return Places(
+        LocalFiles(mark),
+        S3Storage(endpoint=spec.s3_endpoint, region=spec.region, work_dir=spec.work_dir),
+    )
 
 
 class Places:

@@ -1,13 +1,11 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transform_engine.s3 import S3Storage
 from transform_engine.storage import (
     LOCAL,
     FolderStorage,
@@ -18,21 +16,6 @@ from transform_engine.storage import (
     write_object,
 )
 
-_KEYS = [
-    "in/a.csv",
-    "in//b.csv",
-    "/leading",
-    "in/a%2Fb+c d",
-    "in/é/ü.csv",
-    "in/../up",
-    "in/./here",
-    "in/q?x=1#h",
-    "in/a\\b",
-    "in/new\nline",
-    "trailing/",
-    "in/" + "long" * 200,
-]
-
 
 async def _read(storage: Storage, key: str, bucket: str = "bkt") -> bytes:
     return b"".join([piece async for piece in storage.chunks(bucket, key)])
@@ -40,38 +23,6 @@ async def _read(storage: Storage, key: str, bucket: str = "bkt") -> bytes:
 
 async def _write(storage: Storage, key: str, content: bytes) -> None:
     await write_object(storage, "bkt", key, content)
-
-
-@pytest.mark.parametrize("key", _KEYS, ids=ascii)
-def test_s3_takes_every_key_as_it_is(aws: str, s3: Any, tmp_path: Path, key: str) -> None:
-    storage = S3Storage(endpoint=aws, region="us-east-1")
-    asyncio.run(_write(storage, key, key.encode()))
-    assert s3.get_object(Bucket="bkt", Key=key)["Body"].read() == key.encode()
-    assert asyncio.run(_read(storage, key)) == key.encode()
-    assert [found.key for found in storage.list("bkt", key)] == [key]
-    storage.download("bkt", key, tmp_path / "copy")
-    assert (tmp_path / "copy").read_bytes() == key.encode()
-    storage.delete("bkt", key)
-    assert not [*storage.list("bkt", key)]
-
-
-@pytest.mark.parametrize("key", ["large", "//large"])
-def test_s3_takes_outputs_that_are_larger_than_memory_is_spent_on(
-    aws: str, s3: Any, key: str
-) -> None:
-    storage = S3Storage(endpoint=aws, region="us-east-1")
-    content = b"0123456789abcdef" * (1 << 20)
-    asyncio.run(_write(storage, key, content))
-    assert s3.head_object(Bucket="bkt", Key=key)["ContentLength"] == len(content)
-    assert asyncio.run(_read(storage, key)) == content
-
-
-def test_s3_lists_a_prefix_as_a_string_and_not_as_a_folder(aws: str, s3: Any) -> None:
-    storage = S3Storage(endpoint=aws, region="us-east-1")
-    for key in ("test_output/a", "test_output_pose/b", "other"):
-        s3.put_object(Bucket="bkt", Key=key, Body=b"")
-    found = [each.key for each in storage.list("bkt", "test_output")]
-    assert found == ["test_output/a", "test_output_pose/b"]
 
 
 @given(st.lists(st.text(min_size=1, max_size=300), max_size=5, unique=True))
