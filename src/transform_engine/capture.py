@@ -1,13 +1,14 @@
 """Data capture: manifests of what was read and written (reference §1.5)."""
 
 import json
+import os.path
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from transform_engine.objects import Task, output_key
-from transform_engine.storage import Storage, split_uri, write_object
+from transform_engine.storage import Storage, split_uri, uri_of
 
 
 def utc(seconds: float) -> str:
@@ -26,29 +27,47 @@ async def write_manifests(
     above = f"{prefix.removesuffix('/')}/" if prefix.removesuffix("/") else ""
     hour = f"{datetime.fromtimestamp(started_at, UTC):%Y/%m/%d/%H}"
     out_bucket, out_prefix = split_uri(request["TransformOutput"]["S3OutputPath"])
-    outputs = sorted(output_key("", task.relative) for task in done)
     out_above = output_key(out_prefix, "").removesuffix(".out")
-    lists = {
-        "input": _input_manifest(done),
-        "output": [{"prefix": f"s3://{out_bucket}/{out_above}"}, *outputs],
+    sides = {
+        "input": _inputs(done),
+        "output": (uri_of(out_bucket, out_above), [output_key("", task.relative) for task in done]),
     }
-    for side, entries in lists.items():
-        # One entry a line, so that a person can read a long one.
-        lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)
-        await write_object(
+    for side, (uri, names) in sides.items():
+        await _write(
             storage,
             bucket,
             f"{above}{side}/{hour}/{uuid.uuid4()}",
-            f"[{lines}]".encode(),
-            kms_key_id=config.get("KmsKeyId"),
+            [{"prefix": uri}, *sorted(names)],
+            kms_key_id=config.get("KmsKeyId") or None,
         )
 
 
-def _input_manifest(done: Sequence[Task]) -> list[Any]:
-    # A manifest has one prefix, and every name must follow it in its own key.
+def _inputs(done: Sequence[Task]) -> tuple[str, list[str]]:
+    """Return a prefix and what follows it in each input's key.
+
+    That is each one's name below the job's own prefix, unless that name leaves out a slash: then
+    the keys themselves have to tell.
+    """
     above = {task.key.removesuffix(task.relative) for task in done}
-    if len({task.bucket for task in done}) == 1 and len(above) == 1:
-        prefix = f"s3://{done[0].bucket}/{above.pop()}"
-        return [{"prefix": prefix}, *sorted(task.relative for task in done)]
-    names = sorted(f"{task.bucket}/{task.key}" for task in done)
-    return [{"prefix": "s3://"}, *names]
+    if len(above) > 1:
+        common = os.path.commonprefix([task.key for task in done])  # noqa: RUF071 - keys are strings
+        above = {common[: common.rfind("/") + 1]}
+    (prefix,) = above
+    return uri_of(done[0].bucket, prefix), [task.key[len(prefix) :] for task in done]
+
+
+async def _write(
+    storage: Storage, bucket: str, key: str, entries: Iterable[Any], *, kms_key_id: str | None
+) -> None:
+    output = storage.output(bucket, key, kms_key_id=kms_key_id)
+    try:
+        # One entry a line, so that a person can read a long one.
+        between = b"["
+        for entry in entries:
+            output.write(between + json.dumps(entry, separators=(",", ":")).encode())
+            between = b",\n"
+        output.write(b"]")
+        if (visible := output.commit()) is not None:
+            await visible
+    finally:
+        output.discard()

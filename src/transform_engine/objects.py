@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from transform_engine.errors import SEE_LOGS, InstanceFailed
-from transform_engine.storage import Storage, split_uri
+from transform_engine.storage import LOCAL, Storage, split_uri, uri_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,10 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The object as the data-log names it; a line break would forge log lines."""
+        """The object as the data-log names it; a line break would forge log lines.
+
+        A local file is named by its path.
+        """
         return f"{self.bucket}/{self.key}".replace("\r", "\\r").replace("\n", "\\n")
 
 
@@ -46,7 +49,8 @@ def enumerate_tasks(storage: Storage, source: Mapping[str, Any]) -> Iterator[Tas
 
     Empty objects whose key ends in `/` are folder markers and no input.
 
-    :raises InstanceFailed: the manifest is missing or malformed.
+    :raises InstanceFailed: the manifest is malformed.
+    :raises StorageFailed: the input cannot be listed, or the manifest cannot be read.
     """
     bucket, prefix = split_uri(source["S3Uri"])
     if source["S3DataType"] == "ManifestFile":
@@ -68,21 +72,34 @@ def no_objects_message(uri: str, *, region: str, role: str) -> str:
 
 
 def _manifest(storage: Storage, bucket: str, key: str) -> Iterator[Task]:
-    uri = f"s3://{bucket}/{key}"
+    uri = uri_of(bucket, key)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "manifest")
+        storage.download(bucket, key, path)
+        content = path.read_bytes()
     try:
-        with TemporaryDirectory() as folder:
-            path = Path(folder, "manifest")
-            storage.download(bucket, key, path)
-            entries = json.loads(path.read_bytes())
-        above, above_key = split_uri(entries[0]["prefix"])
-        names = entries[1:]
-        if not all(isinstance(name, str) for name in names):
+        entries = json.loads(content)
+        prefix, names = entries[0]["prefix"], entries[1:]
+        if not all(isinstance(name, str) for name in (prefix, *names)):
             raise TypeError("a name is no string")
+        if bucket != LOCAL and not prefix.startswith("s3://"):
+            # Who writes to a bucket may not read this machine.
+            raise ValueError(f"the prefix {prefix} is not in S3")
+        tasks = [_named(prefix, name) for name in names]
     except Exception as error:
         raise InstanceFailed(
             SEE_LOGS,
             'the manifest must be a JSON array like [{"prefix": "s3://bucket/"}, "key", …], '
             f"got {error!r} from {uri}; write it so",
         ) from error
-    for name in names:
-        yield Task(above, above_key + name, name.removeprefix("/"), None)
+    yield from tasks
+
+
+def _named(prefix: str, name: str) -> Task:
+    """Return the object of a manifest's name: its URI is the prefix and the name, as they are."""
+    if prefix.startswith("s3://"):
+        bucket, key = split_uri(prefix + name)
+    else:
+        bucket, above = split_uri(prefix)  # Percent-encoded, which names are not.
+        key = above + name
+    return Task(bucket, key, name.removeprefix("/"), None)

@@ -1,11 +1,19 @@
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
 from transform_engine.errors import InstanceFailed
 from transform_engine.objects import Task, enumerate_tasks, output_key, relative_name
-from transform_engine.storage import FolderStorage, write_object
+from transform_engine.storage import (
+    LOCAL,
+    FolderStorage,
+    LocalFiles,
+    Places,
+    StorageFailed,
+    write_object,
+)
 
 
 def _write(bucket: FolderStorage, key: str, content: str = "1") -> None:
@@ -58,6 +66,53 @@ def test_a_manifest_names_objects_by_plain_concatenation(bucket: FolderStorage) 
         Task("bkt", "in/x-a.csv", "a.csv", None),
         Task("bkt", "in/x-d/b.csv", "d/b.csv", None),
     ]
+
+
+def test_a_manifests_names_follow_its_prefix_as_they_are(bucket: FolderStorage) -> None:
+    _write(bucket, "m.json", json.dumps([{"prefix": "s3://bkt"}, "/in/a", "-2/in/b"]))
+    source = {"S3DataType": "ManifestFile", "S3Uri": "s3://bkt/m.json"}
+    assert [*enumerate_tasks(bucket, source)] == [
+        Task("bkt", "in/a", "in/a", None),
+        Task("bkt-2", "in/b", "-2/in/b", None),
+    ]
+
+
+def test_a_manifest_of_files_may_name_what_is_in_s3_and_not_the_other_way_round(
+    bucket: FolderStorage, tmp_path: Path
+) -> None:
+    places = Places(LocalFiles(), bucket)
+    manifest = tmp_path / "a manifest.json"
+    manifest.write_text(json.dumps([{"prefix": f"{tmp_path.as_uri()}/a%20b/"}, "c%20d", "e f"]))
+    source = {"S3DataType": "ManifestFile", "S3Uri": manifest.as_uri()}
+    tasks = [*enumerate_tasks(places, source)]
+    assert [task.bucket for task in tasks] == [LOCAL, LOCAL]
+    assert [f"/{task.key}" for task in tasks] == [f"{tmp_path}/a b/{n}" for n in ("c%20d", "e f")]
+    manifest.write_text(json.dumps([{"prefix": "s3://bkt/in/"}, "a"]))
+    assert [*enumerate_tasks(places, source)] == [Task("bkt", "in/a", "a", None)]
+    _write(bucket, "m.json", json.dumps([{"prefix": "file:///etc/"}, "passwd"]))
+    with pytest.raises(InstanceFailed, match="the prefix file:///etc/ is not in S3"):
+        [*enumerate_tasks(places, {"S3DataType": "ManifestFile", "S3Uri": "s3://bkt/m.json"})]
+
+
+@pytest.mark.parametrize("name", ["../secret", "/secret", "a/../../secret", "a\0b", "."])
+def test_a_manifest_of_files_cannot_leave_its_prefix(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    (tmp_path / "secret").write_text("1")
+    files = LocalFiles()
+    manifest = tmp_path / "m.json"
+    manifest.write_text(json.dumps([{"prefix": f"{tmp_path.as_uri()}/in/"}, name]))
+    source = {"S3DataType": "ManifestFile", "S3Uri": manifest.as_uri()}
+    (task,) = enumerate_tasks(files, source)
+    with pytest.raises(StorageFailed, match="must have only names between its slashes"):
+        files.path(task.bucket, task.key)
+    with pytest.raises(StorageFailed, match="must have only names between its slashes"):
+        files.output(LOCAL, output_key("tmp/out", f"../{task.relative}"))
+
+
+def test_fails_when_a_manifest_is_missing(bucket: FolderStorage) -> None:
+    source = {"S3DataType": "ManifestFile", "S3Uri": "s3://bkt/m.json"}
+    with pytest.raises(StorageFailed, match=r"m\.json must be readable, got no such file"):
+        list(enumerate_tasks(bucket, source))
 
 
 @pytest.mark.parametrize("manifest", ["", "{}", "[]", '["a"]', '[{"prefix":"s3://b/"},1]'])
