@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -31,6 +32,9 @@ _LINE_BYTES = 64 * 1024
 class ModelServer:
     """One container of a model as the agent sees it: where it answers, and whether it is ready."""
 
+    title = "the model server"
+    """What a message calls it."""
+
     def __init__(self, host: str, port: int) -> None:
         self.host = host
         self.port = port
@@ -50,7 +54,7 @@ class ModelServer:
         """
         pause, last = 0.02, "no answer yet"
         while True:
-            if (ended := self._ended()) is not None:
+            if (ended := self.ended()) is not None:
                 raise self._not_ready(ended)
             try:
                 timeout_s = max(0.05, min(_PING_TIMEOUT_S, deadline - time.monotonic()))
@@ -63,20 +67,26 @@ class ModelServer:
             except (NoReply, TimedOut) as error:
                 last = str(error)
             if time.monotonic() + pause > deadline:
-                raise self._not_ready(f"must answer GET /ping with 200 in time, got {last}")
-            await self._wait(pause)
+                raise self._not_ready(
+                    f"{self.title} must answer GET /ping with 200 in time, got {last}"
+                )
+            await self.wait_ended(pause)
             pause = min(1.0, pause * 1.5)
 
-    def _ended(self) -> str | None:
-        """Say how the server ended, if it has."""
+    def ended(self) -> str | None:
+        """Say how the server ended before it was told to, such as by a signal; None if it runs.
+
+        The text is a whole clause for a person, which `last_words` may follow. A connection is
+        lost some milliseconds before the end is known: see `wait_ended`.
+        """
         return None
 
-    async def _wait(self, pause_s: float) -> None:
-        """Wait for the next ping; less if the server ends."""
-        await asyncio.sleep(pause_s)
+    async def wait_ended(self, timeout_s: float) -> None:
+        """Wait until the server ends, and at most `timeout_s`."""
+        await asyncio.sleep(timeout_s)
 
     def _not_ready(self, why: str) -> InstanceFailed:
-        return InstanceFailed(NO_PING, f"the model server {why}; {self.last_words}")
+        return InstanceFailed(NO_PING, f"{why}; {self.last_words}")
 
     @property
     def last_words(self) -> str:
@@ -119,6 +129,8 @@ class ProcessServer(ModelServer):
         super().__init__("127.0.0.1", free_port())
         self._container = container
         self._stream = stream
+        if stream is not None:
+            self.title = f"the model server {stream}"
         self._log = log
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._process: asyncio.subprocess.Process | None = None
@@ -181,19 +193,22 @@ class ProcessServer(ModelServer):
         self._lines.append(text)
         self._log.container(self._stream, text)
 
-    def _ended(self) -> str | None:
-        assert self._process is not None
-        code = self._process.returncode
+    def ended(self) -> str | None:
+        """Say how the server ended before it was told to; None if it runs."""
+        code = None if self._process is None else self._process.returncode
         if code is None:
             return None
         if code == 127:
-            return f"must be a program, got exit code 127 from {self._container.command[0]!r}"
-        return f"must stay and answer GET /ping, got exit code {code}"
+            command = self._container.command[0]
+            return f"{self.title} must be a program, got exit code 127 from {command!r}"
+        return f"{self.title} must run until the job ends, got {_exit(code)}"
 
-    async def _wait(self, pause_s: float) -> None:
-        assert self._process is not None
+    async def wait_ended(self, timeout_s: float) -> None:
+        """Wait until the server ends, and at most `timeout_s`."""
+        if self._process is None:
+            return
         try:
-            await asyncio.wait_for(self._process.wait(), pause_s)
+            await asyncio.wait_for(self._process.wait(), timeout_s)
         except TimeoutError:
             pass  # It still runs.
 
@@ -216,6 +231,14 @@ class ProcessServer(ModelServer):
             self._reader.cancel()
         if self._output is not None:
             self._output.close()
+
+
+def _exit(code: int) -> str:
+    """Say an exit code; the keeper and container engines add 128 to a signal's number."""
+    try:
+        return f"exit code {code} ({signal.Signals(code - 128).name})"
+    except ValueError:
+        return f"exit code {code}"
 
 
 _INHERITED = frozenset(

@@ -197,6 +197,49 @@ def test_execution_parameters_are_taken_only_where_they_are_some(
     assert _parameters(answers, job_for, request_for(), bucket, tmp_path) == offered
 
 
+_SAYS_ITS_PID = """
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+address = os.environ["BIND_HOST"], int(os.environ["SAGEMAKER_BIND_TO_PORT"])
+server = http.server.HTTPServer(address, Handler)
+open("pid", "w").write(str(os.getpid()))
+server.serve_forever()
+"""
+
+
+@pytest.mark.parametrize("name", [None, "second"])
+def test_a_server_that_is_killed_says_which_and_how(
+    name: str | None,
+    request_for: Callable[..., Any],
+    job_for: _JobFor,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    one = Container(
+        command=(sys.executable, "-c", _SAYS_ITS_PID), cwd=str(tmp_path), name=name or "only"
+    )
+    job = job_for(request_for(), [one] if name is None else [Container(url="http://a:1"), one])
+
+    async def scenario() -> str | None:
+        server = ModelServers(job, MemoryLog()).servers[-1]
+        await server.start(job, tmp_path)
+        try:
+            await server.wait_ready(time.monotonic() + 10)
+            assert server.ended() is None
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+            await server.wait_ended(10)
+            return server.ended()
+        finally:
+            await server.stop()
+
+    title = "the model server" if name is None else "the model server second"
+    expected = f"{title} must run until the job ends, got exit code 137 (SIGKILL)"
+    assert asyncio.run(scenario()) == uvloop.run(scenario()) == expected
+
+
 _STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
