@@ -1,13 +1,21 @@
-"""Where an instance's log lines go: CloudWatch Logs, in streams named as on AWS (reference §9)."""
+"""Where an instance's log lines go: CloudWatch Logs or files, in streams named as on AWS.
+
+The streams of an instance (reference §9): `<job>/<instance-id>-<epoch>` for what its container
+writes, `…/data-log` for what the agent says, and in a pipeline `…/<container-name>` for each.
+"""
 
 import queue
+import re
 import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
 from typing import Any, Protocol
 
 GROUP = "/aws/sagemaker/TransformJobs"
+_DATA_LOG = "data-log"
 _LINE_BYTES = 250_000
 _BATCH_EVENTS = 1_000
 # CloudWatch takes 1 MiB at a time, and one more line may come on top of this.
@@ -66,6 +74,57 @@ class NoLog:
         """Nothing to deliver."""
 
 
+class FileLog:
+    """Appends the lines to files, each named as its stream with `.log` behind it.
+
+    Every line is in its file as soon as it is said, and none is kept in memory. A line that cannot
+    be written, such as on a full disk, is dropped: `failure` then has the last reason.
+
+    :raises OSError: the folder of the log cannot be made.
+    """
+
+    def __init__(self, folder: Path, stream: str) -> None:
+        self._stream = folder.joinpath(*(_safe_name(part) for part in stream.split("/")))
+        self._files: dict[str | None, FileIO] = {}
+        self.failure: OSError | None = None
+        self._stream.parent.mkdir(parents=True, exist_ok=True)
+
+    def container(self, name: str | None, line: str) -> None:
+        """Write a line of a container."""
+        self._write(name, line)
+
+    def agent(self, line: str) -> None:
+        """Write a line of the data-log."""
+        self._write(_DATA_LOG, line)
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _write(self, name: str | None, line: str) -> None:
+        rest = memoryview(line.encode(errors="replace") + b"\n")
+        try:
+            file = self._files.get(name) or self._open(name)
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError as error:  # Lost log lines must not fail a job.
+            self.failure = error
+
+    def _open(self, name: str | None) -> FileIO:
+        path = self._stream if name is None else self._stream / _safe_name(name)
+        path = path.with_name(f"{path.name}.log")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._files[name] = FileIO(path, "ab")
+        return file
+
+
+def _safe_name(name: str) -> str:
+    """Return a name that stays in its folder and that every file system takes."""
+    return re.sub(r"^\.|[^\w.-]", "_", name, flags=re.ASCII)[:200] or "_"
+
+
 class CloudWatchLog:
     """Delivers lines in batches from a thread of its own, so that logging never holds up work.
 
@@ -100,7 +159,7 @@ class CloudWatchLog:
 
     def agent(self, line: str) -> None:
         """Deliver a line of the data-log."""
-        self._put(f"{self._stream}/data-log", line)
+        self._put(f"{self._stream}/{_DATA_LOG}", line)
 
     def _put(self, stream: str, line: str) -> None:
         # CloudWatch refuses empty messages and those over 256 KiB.

@@ -3,10 +3,11 @@ import json
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from transform_engine.data_log import CloudWatchLog
+from transform_engine.data_log import CloudWatchLog, FileLog
 
 
 class _SlowLogs(http.server.ThreadingHTTPServer):
@@ -90,3 +91,57 @@ def test_no_line_is_missing_when_the_log_keeps_up(slow_logs: _SlowLogs) -> None:
         log.container(None, f"{number}")
     log.close()
     assert slow_logs.messages == [f"{number}" for number in range(3000)]
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_files_are_named_as_the_streams_of_the_service_and_hold_each_line_at_once(
+    tmp_path: Path,
+) -> None:
+    log = FileLog(tmp_path / "logs", "churn/i-1-1700000000")
+    log.container(None, "loading")
+    log.container(None, "")
+    log.container("second", "é \ud800")
+    log.agent("MaxConcurrentTransforms=1")
+    assert _files(tmp_path / "logs") == {
+        "churn/i-1-1700000000.log": "loading\n\n",
+        "churn/i-1-1700000000/second.log": "é ?\n",
+        "churn/i-1-1700000000/data-log.log": "MaxConcurrentTransforms=1\n",
+    }
+    log.close()
+    again = FileLog(tmp_path / "logs", "churn/i-1-1700000000")
+    again.container(None, "once more")
+    again.close()
+    log_file = tmp_path / "logs" / "churn" / "i-1-1700000000.log"
+    assert log_file.read_text() == "loading\n\nonce more\n"
+
+
+def test_no_name_leads_a_log_out_of_its_folder(tmp_path: Path) -> None:
+    log = FileLog(tmp_path / "logs", "../i-1")
+    for name in ("../../up", "/etc/passwd", "..", "", "a\0b", "c" * 300):
+        log.container(name, name[:3])
+    log.close()
+    assert log.failure is None
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+    assert len(_files(tmp_path / "logs")) == 6
+
+
+def test_a_log_that_cannot_be_written_fails_nothing_and_says_why(tmp_path: Path) -> None:
+    log = FileLog(tmp_path, "job/i-1")
+    (tmp_path / "job" / "i-1.log").symlink_to("/dev/full")
+    log.container(None, "lost")
+    log.close()
+    assert log.failure is not None
+    assert "No space left" in str(log.failure)
+
+
+def test_fails_when_the_folder_of_a_log_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file")
+    with pytest.raises(NotADirectoryError):
+        FileLog(tmp_path / "logs", "job/i-1")
