@@ -17,7 +17,8 @@ from pathlib import Path
 import uvloop
 
 from transform_engine.agent import Event, InstanceResult, internal_error, run_instance
-from transform_engine.data_log import CloudWatchLog, LogSink, NoLog
+from transform_engine.data_log import CloudWatchLog, FileLog, LogSink, NoLog
+from transform_engine.errors import INTERNAL_ERROR, InstanceFailed
 from transform_engine.spec import InstanceSpec
 from transform_engine.storage import open_storage
 
@@ -41,20 +42,35 @@ async def _run(spec: InstanceSpec, *, end_with_stdin: bool) -> InstanceResult:
 
         loop.add_reader(0, read)
     log: LogSink = NoLog()
-    if spec.job.log_endpoint is not None:
-        log = CloudWatchLog(
-            endpoint=spec.job.log_endpoint,
-            region=spec.job.region,
-            stream=f"{spec.job.job_name}/{spec.instance_id}-{int(time.time())}",
-        )
     try:
+        log = _open_log(spec)
         storage = open_storage(spec.job)
         return await run_instance(spec, storage=storage, log=log, stop=stop, on_event=_print)
+    except InstanceFailed as failure:
+        return InstanceResult(
+            ok=False, failure_reason=failure.failure_reason, detail=failure.detail
+        )
     except Exception as error:  # The parent must learn how it ended, whatever broke.
         traceback.print_exc()
         return internal_error(error)
     finally:
         await asyncio.to_thread(log.close)
+
+
+def _open_log(spec: InstanceSpec) -> LogSink:
+    job = spec.job
+    stream = f"{job.job_name}/{spec.instance_id}-{int(time.time())}"
+    if job.log_endpoint is not None:
+        return CloudWatchLog(endpoint=job.log_endpoint, region=job.region, stream=stream)
+    if job.log_dir is None:
+        return NoLog()
+    try:
+        return FileLog(Path(job.log_dir), stream)
+    except OSError as error:
+        raise InstanceFailed(
+            INTERNAL_ERROR,
+            f"the log's folder must be writable, got {error} for {job.log_dir}; name another",
+        ) from error
 
 
 def main(arguments: list[str]) -> int:

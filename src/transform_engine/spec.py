@@ -88,8 +88,8 @@ class JobSpec:
     :param s3_endpoint: S3's address; None is AWS's own.
     :param s3_folder: a folder whose sub-folders are buckets, instead of S3.
     :param log_endpoint: where CloudWatch Logs answers.
-    :param log_dir: a folder for the logs, in files named as CloudWatch's streams are. With neither
-        the logs are not kept.
+    :param log_dir: a folder for the logs, in files named as CloudWatch's streams are, with `.log`
+        behind; unused with `log_endpoint`. With neither the logs are not kept.
     :param container_engine: the command of docker or podman with its global options; empty is the
         first one that is on PATH.
     :param max_instances: how many instances this machine can take; None is its number of CPUs.

@@ -242,3 +242,31 @@ def test_an_instance_that_breaks_says_so_where_a_person_looks(
     assert "KeyError('S3OutputPath')" in (result.detail or "")
     (message,) = _data_log(aws, "broken")
     assert message.endswith(f"[sagemaker logs]: {result.detail}")
+
+
+def test_a_job_keeps_its_logs_in_a_folder(
+    request_for: _Request, job_for: _Job, bucket: FolderStorage, tmp_path: Path
+) -> None:
+    broken = Container(command=("sh", "-c", "echo no model >&2; exit 3"), cwd=str(tmp_path))
+    logs = tmp_path / "logs"
+    job = TransformJob(job_for(request_for(), [broken], log_dir=str(logs)))
+    job.start()
+    result = job.wait(30)
+    (stream,) = (logs / "job").glob("i-*.log")
+    assert stream.read_text() == "no model\n"
+    data_log = (stream.with_suffix("") / "data-log.log").read_text().splitlines()
+    said = [line.partition(":[sagemaker logs]: ")[2] for line in data_log]
+    assert said == (result.detail or "").splitlines()
+
+
+def test_fails_when_the_folder_for_the_logs_cannot_be_made(
+    request_for: _Request, container: _Containers, job_for: _Job, tmp_path: Path
+) -> None:
+    (tmp_path / "logs").write_text("a file")
+    spec = job_for(request_for(), [container("echo")], log_dir=str(tmp_path / "logs"))
+    job = TransformJob(spec)
+    job.start()
+    result = job.wait(30)
+    assert result.status == "Failed"
+    assert "the log's folder must be writable, got" in (result.detail or "")
+    assert "name another" in (result.detail or "")
