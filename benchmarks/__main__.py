@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -139,4 +140,5 @@ def _table(figures: Sequence[Figure]) -> Table:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # The servers must not outlive it.
     sys.exit(main(sys.argv[1:]))

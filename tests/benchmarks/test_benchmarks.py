@@ -44,11 +44,13 @@ def test_all_of_it_runs_and_the_outputs_are_as_they_must_be(tmp_path: Path) -> N
     except Missing as missing:
         pytest.skip(str(missing))
 
-    # local-mode needs an environment of its own, with the whole of sagemaker.
+    # These two differ only in their sizes from others. And local-mode needs an environment of its
+    # own, with the whole of sagemaker.
+    works = [name for name in WORKS if name not in ("multi-record-1mb", "memory")]
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "benchmarks", "--quick", "--without", "local-mode"),
-            *("--folder", tmp_path),
+            *(sys.executable, "-m", "benchmarks", *works),
+            *("--quick", "--without", "local-mode", "--folder", tmp_path),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -59,6 +61,6 @@ def test_all_of_it_runs_and_the_outputs_are_as_they_must_be(tmp_path: Path) -> N
     assert run.returncode == 0, run.stderr
     machine, *figures = [json.loads(line) for line in run.stdout.splitlines()]
     assert machine["machine"]["cpus"]
-    assert {figure["figure"].partition("/")[0] for figure in figures} == {*WORKS}
+    assert {figure["figure"].partition("/")[0] for figure in figures} == {*works}
     assert all(figure.get("engine", 1) > 0 for figure in figures)
     assert not [*tmp_path.iterdir()]
