@@ -54,13 +54,13 @@ class LineSplitter:
         """Take more bytes and give the lines that are whole by now."""
         lines = data.split(b"\n")
         rest = lines.pop()
-        # Pieces are gathered, so that a line of many pieces is copied once.
-        self._rest.append(rest)
-        self._pending += len(rest)
         if not lines:
+            # Pieces are gathered, so that a line of many pieces is copied once.
+            self._rest.append(rest)
+            self._pending += len(rest)
             return ()
-        if self._rest[0] is not rest:
-            lines[0] = b"".join((*self._rest[:-1], lines[0]))
+        if self._rest:
+            lines[0] = b"".join((*self._rest, lines[0]))
         self._rest = [rest] if rest else []
         self._pending = len(rest)
         return self._finish(lines)
