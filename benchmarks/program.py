@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from benchmarks.errors import BenchmarkError
 
 PROJECT = Path(__file__).resolve().parents[1]
 _USED = Path(__file__).with_name("used.py")
-_MARKS = (b'{"event": "started"', b'{"event": "ended"', b'{"event": "used"')
+_MARK = re.compile(rb'\{"event": ?"(started|ended|used)"')
 _LAST_WORDS = 2000
 
 
@@ -70,7 +71,7 @@ def run_program(
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                if line.startswith(_MARKS):
+                if _MARK.match(line):
                     event = json.loads(line)
                     seen[event["event"]] = (time.perf_counter(), event)
             # The pipe may close before the group is gone; it is reaped only after the timer.

@@ -64,23 +64,25 @@ class HttpClient:
         self._host = host
         self._port = port
         self._tell_types = tell_types
-        self._idle: list[_Connection] = []
+        self.idle: list[_Connection] = []
         self._open: set[_Connection] = set()
         self._connecting: dict[Waiter, asyncio.Task[None]] = {}
-        self._heads: dict[tuple[str | None, str | None, int], bytes] = {}
 
-    def post(
-        self, body: bytes, content_type: str | None, accept: str | None, waiter: Waiter
-    ) -> None:
+    def heads(self, content_type: str | None, accept: str | None) -> "Heads":
+        """Return the heads of requests with these headers, for `post`."""
+        headers = {}
+        if content_type:
+            headers["Content-Type"] = content_type
+        if accept:
+            headers["Accept"] = accept
+        return Heads(lambda length: self._head("POST", "/invocations", headers, length))
+
+    def post(self, heads: "Heads", body: bytes, waiter: Waiter) -> None:
         """Send a body to /invocations and tell the waiter what came of it."""
-        key = (content_type, accept, len(body))
-        head = self._heads.get(key)
-        if head is None:
-            head = self._post_head(*key)
-        if self._idle:
-            self._idle.pop().send(head, body, waiter)
+        if self.idle:
+            self.idle.pop().send(heads[len(body)], body, waiter)
         else:
-            self._connect(head, body, waiter)
+            self._connect(heads[len(body)], body, waiter)
 
     def abandon(self, waiter: Waiter) -> None:
         """Give up the waiter's request; it is told nothing more."""
@@ -110,14 +112,15 @@ class HttpClient:
         :raises TimedOut: nothing whole within `timeout_s`.
         """
         chunked = chunked or not isinstance(body, bytes)
-        head = self._head(method, path, headers or {}, body, chunked)
+        length = len(body) if isinstance(body, bytes) and not chunked else None
+        head = self._head(method, path, headers or {}, length)
         waiting = _Waiting(asyncio.get_running_loop().create_future())
         try:
             async with asyncio.timeout(timeout_s):
                 if not chunked:
                     assert isinstance(body, bytes)
-                    if self._idle and keep:
-                        self._idle.pop().send(head, body, waiting)
+                    if self.idle and keep:
+                        self.idle.pop().send(head, body, waiting)
                     else:
                         self._connect(head, body, waiting, keep=keep)
                     return await waiting.reply
@@ -134,23 +137,12 @@ class HttpClient:
         self._connecting.clear()
         for connection in [*self._open]:
             connection.close()
-        self._idle.clear()
-
-    def _post_head(self, content_type: str | None, accept: str | None, length: int) -> bytes:
-        headers = {}
-        if content_type:
-            headers["Content-Type"] = content_type
-        if accept:
-            headers["Accept"] = accept
-        head = self._head("POST", "/invocations", headers, length, chunked=False)
-        if len(self._heads) >= _HEADS_KEPT:
-            self._heads.clear()  # Bodies of that many lengths are long ones, too.
-        self._heads[content_type, accept, length] = head
-        return head
+        self.idle.clear()
 
     def _head(
-        self, method: str, path: str, headers: Mapping[str, str], body: Body | int, chunked: bool
+        self, method: str, path: str, headers: Mapping[str, str], length: int | None
     ) -> bytes:
+        """Return a request's head; no length is a body in chunks."""
         lines = [
             f"{method} {path} HTTP/1.1",
             f"Host: {self._host}:{self._port}",
@@ -158,11 +150,10 @@ class HttpClient:
         ]
         # A carriage return is allowed in a ContentType, and would forge a header here.
         lines += [f"{name}: {value.replace(_CR, ' ')}" for name, value in headers.items()]
-        if chunked:
+        if length is None:
             lines.append("Transfer-Encoding: chunked")
         elif method == "POST":
-            assert not callable(body)
-            lines.append(f"Content-Length: {body if isinstance(body, int) else len(body)}")
+            lines.append(f"Content-Length: {length}")
         return "\r\n".join((*lines, "", "")).encode("latin-1", errors="replace")
 
     def _connect(self, head: bytes, body: bytes, waiter: Waiter, *, keep: bool = True) -> None:
@@ -191,8 +182,8 @@ class HttpClient:
         return connection
 
     async def _stream(self, head: bytes, body: Body, waiting: "_Waiting", keep: bool) -> Reply:
-        while self._idle:
-            connection = self._idle.pop()
+        while self.idle:
+            connection = self.idle.pop()
             try:
                 return await connection.send_chunks(head, body, waiting)
             except NoReply:
@@ -206,19 +197,29 @@ class HttpClient:
         """Remember a connection (called by it)."""
         self._open.add(connection)
 
-    def freed(self, connection: "_Connection") -> None:
-        """Let the next call use a connection (called by it)."""
-        self._idle.append(connection)
-
     def lost(self, connection: "_Connection") -> None:
         """Forget a connection (called by it)."""
         self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
 
     def again(self, head: bytes, body: bytes, waiter: Waiter) -> None:
         """Send on a fresh connection what met one that had gone stale (called by it)."""
         self._connect(head, body, waiter)
+
+
+class Heads(dict[int, bytes]):
+    """Heads of requests that differ in the length of their body, each made once."""
+
+    def __init__(self, make: Callable[[int], bytes]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, length: int) -> bytes:
+        if len(self) >= _HEADS_KEPT:
+            self.clear()  # Bodies of that many lengths are long ones, too.
+        head = self[length] = self._make(length)
+        return head
 
 
 class _Waiting:
@@ -242,12 +243,13 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, client: HttpClient, *, tell_types: bool, keep: bool) -> None:
         self._client = client
+        self._idle = client.idle
         self._keep = keep
         self._transport: Any = None
         self._reader: _QuickReader | _CarefulReader = _QuickReader()
         self._quick = not tell_types
         self._head = self._body = _NO_BODY
-        self._streaming = False
+        self._large = self._streaming = False
         self._writable: asyncio.Event | None = None
         self._used = False
         self.waiter: Waiter | None = None
@@ -255,19 +257,26 @@ class _Connection(asyncio.Protocol):
 
     def send(self, head: bytes, body: bytes, waiter: Waiter) -> None:
         """Send a request; the waiter is told the rest."""
-        self._begin(waiter)
+        self.waiter = waiter
+        self.answered = False
+        if not self._quick:
+            self._reader = _CarefulReader()
         self._head, self._body = head, body
+        self._large = len(body) > _AT_ONCE_BYTES
         if self._transport.is_closing():
             self._closed_early()
-        elif len(body) < _AT_ONCE_BYTES:
-            self._transport.write(head + body)
-        else:
+        elif self._large:
             self._transport.writelines((head, body))
+        else:
+            self._transport.write(head + body)
 
     async def send_chunks(self, head: bytes, body: Body, waiting: _Waiting) -> Reply:
         """Send a request in chunks and return its reply."""
-        self._begin(waiting)
-        self._streaming = True
+        self.waiter = waiting
+        self.answered = False
+        self._reader = _CarefulReader()
+        self._head = self._body = _NO_BODY
+        self._large = self._streaming = True
         self._writable = asyncio.Event()
         self._writable.set()
         if self._transport.is_closing():
@@ -293,12 +302,6 @@ class _Connection(asyncio.Protocol):
         else:
             self._transport.write(b"0\r\n\r\n")
         return await waiting.reply
-
-    def _begin(self, waiter: Waiter) -> None:
-        self.waiter = waiter
-        self.answered = False
-        if not self._quick:
-            self._reader = _CarefulReader()
 
     def close(self) -> None:
         """Close without telling the waiter."""
@@ -334,6 +337,14 @@ class _Connection(asyncio.Protocol):
         self.answered = True
         try:
             reader.feed(data)
+            if reader.neat and not self._large:
+                # What nearly all replies are: the connection is as it was before.
+                reader.whole = reader.neat = False
+                self.waiter = None
+                self._used = True
+                self._idle.append(self)
+                waiter.replied(reader.status, reader.body(), None)
+                return
             if not (reader.whole or reader.careful):
                 # It has more than one piece: who reads on must know how it ends.
                 self._reader = reader = _CarefulReader()
@@ -346,7 +357,7 @@ class _Connection(asyncio.Protocol):
             if not reader.whole:
                 self._broken(f"the reply is no HTTP: {error}")
                 return
-            reader.surplus = True
+            reader.surplus, reader.neat = True, False
         if reader.whole:
             self._replied(waiter, reader)
         elif isinstance(reader, _CarefulReader) and reader.headers_bytes > _HEADERS_BYTES:
@@ -356,7 +367,7 @@ class _Connection(asyncio.Protocol):
         status, body, content_type = reader.status, reader.body(), reader.content_type
         self.waiter = None
         self._used = True
-        self._head = self._body = _NO_BODY
+        self._body = _NO_BODY
         # A reply that came before the body was read leaves the connection in between requests; of
         # refusals nobody can tell, since the body may lie unread in the kernel.
         if (
@@ -377,8 +388,8 @@ class _Connection(asyncio.Protocol):
             if reader.careful:
                 self._reader = _QuickReader()
             else:
-                reader.whole = False
-            self._client.freed(self)
+                reader.whole = reader.neat = False
+            self._idle.append(self)
         waiter.replied(status, body, content_type)
 
     def _broken(self, why: str) -> None:
@@ -443,8 +454,9 @@ class _QuickReader:
         self.feed: Callable[[bytes], None] = self._parser.feed_data
         self._pieces: list[bytes] = []
         self.status = 0
-        self.whole = self.surplus = False
         self.keep_alive = False
+        self.whole = self.surplus = False
+        self.neat = False  # Whole, no refusal, and the connection can be used again.
 
     def body(self) -> bytes:
         """Take the body."""
@@ -457,7 +469,7 @@ class _QuickReader:
 
     def on_message_begin(self) -> None:
         if self.whole:
-            self.surplus = True
+            self.surplus, self.neat = True, False
 
     def on_body(self, body: bytes) -> None:
         if not self.whole:
@@ -470,6 +482,7 @@ class _QuickReader:
                 self.status = status
                 self.keep_alive = self._parser.should_keep_alive()
                 self.whole = True
+                self.neat = self.keep_alive and status < 400 and not self.careful
 
 
 class _CarefulReader(_QuickReader):

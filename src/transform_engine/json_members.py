@@ -5,12 +5,13 @@ members as they are written. What is rare is left to `rows`: `Unusual` says that
 of it, must be parsed and written anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from transform_engine.rows import parse_json, write_json
+from transform_engine.rows import UnreadableRow, parse_json, write_json
 from transform_request.jsonpath import Name, Names, Path
 
 OUTPUT = "SageMakerOutput"
@@ -38,10 +39,11 @@ class MemberFilter:
         )
         self._decode = msgspec.json.Decoder(row).decode
         self._value = msgspec.json.Decoder(msgspec.Raw).decode
-        self._members = [
-            (field, name, write_json(name) + b":")
-            for field, name in zip(fields, self._names, strict=True)
-        ]
+        self._members = [attrgetter(field) for field in fields]
+        self._heads = [write_json(name) + b":" for name in self._names]
+        # All members at once, as bytes.__mod__ fills them in.
+        whole = b",".join(head.replace(b"%", b"%%") + b"%b" for head in self._heads)
+        self._fill: Callable[[tuple[bytes, ...]], bytes] = (b"{%b}" % whole).__mod__
 
     @classmethod
     def of(cls, path: Path) -> "MemberFilter | None":
@@ -53,68 +55,59 @@ class MemberFilter:
                 return cls(names, alone=False)
         return None
 
-    def read(self, line: bytes) -> Any:
-        """Return what the filter needs of a line.
+    def filter(self, line: bytes) -> bytes:
+        """Return what the filter leaves of a line.
 
-        :raises Unusual: it is no JSON object.
+        :raises Unusual: it is no JSON object, or there is nothing.
         """
-        try:
-            return self._decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise Unusual from error
+        (row,) = self.read((line,))
+        if self._alone:
+            return _written(self._members[0](row))
+        parts = [
+            head + _written(value)
+            for member, head in zip(self._members, self._heads, strict=True)
+            if (value := member(row)) is not _UNSET
+        ]
+        return b"{" + b",".join(parts) + b"}"
 
-    def read_all(self, lines: Sequence[bytes]) -> list[Any]:
+    def read(self, lines: Iterable[bytes]) -> list[Any]:
         """Return what the filter needs of each line.
 
         :raises Unusual: one is no JSON object.
         """
-        decode = self._decode
         try:
-            return [decode(line) for line in lines]
+            return [*map(self._decode, lines)]
         except (msgspec.DecodeError, RecursionError) as error:
             raise Unusual from error
-
-    def write(self, row: Any) -> bytes:
-        """Return what the filter leaves of a line that was read.
-
-        :raises Unusual: there is nothing.
-        """
-        if self._alone:
-            field, _, _ = self._members[0]
-            return _written(getattr(row, field))
-        parts = [
-            head + _written(value)
-            for field, _, head in self._members
-            if (value := getattr(row, field)) is not _UNSET
-        ]
-        return b"{" + b",".join(parts) + b"}"
 
     def write_joined(self, rows: Sequence[Any], replies: Sequence[bytes]) -> list[bytes]:
         """Return what the filter leaves of records that were read, joined with their replies.
 
-        :raises Unusual: a reply is no JSON, or a record lacks the member.
+        :raises Unusual: a reply is no JSON, or a record lacks a member.
         """
-        value = self._value
         try:
-            outputs = [_written(value(reply)) for reply in replies]
-        except (msgspec.DecodeError, RecursionError) as error:
+            outputs = map(self._value, replies)
+            columns = [
+                _column(outputs if name == OUTPUT else map(member, rows))
+                for member, name in zip(self._members, self._names, strict=True)
+            ]
+            for _ in outputs:
+                pass  # Replies must be JSON, also if the filter leaves them out.
+        except (msgspec.DecodeError, RecursionError, TypeError, UnreadableRow) as error:
             raise Unusual from error
-        columns: list[list[bytes]] = []
-        for field, name, head in self._members:
-            if name == OUTPUT:
-                column = outputs
-            else:
-                column = [
-                    # A member that is not there leaves nothing behind, not even its name.
-                    b"" if (raw := getattr(row, field)) is _UNSET else _written(raw)
-                    for row in rows
-                ]
-                if b"" in column:
-                    raise Unusual
-            columns.append(column if self._alone else [head + written for written in column])
-        if self._alone:
-            return columns[0]
-        return [b"{" + b",".join(parts) + b"}" for parts in zip(*columns, strict=True)]
+        return columns[0] if self._alone else [*map(self._fill, zip(*columns, strict=True))]
+
+
+def _column(values: Iterable[Any]) -> list[bytes]:
+    """Return values as they are written in an output.
+
+    :raises TypeError: one is not there.
+    """
+    column = [*map(bytes, values)]
+    together = b"".join(column)
+    if b"\\" in together or b"{" in together or b"[" in together:
+        return [*map(_written, column)]
+    return column
 
 
 def _written(raw: Any) -> bytes:

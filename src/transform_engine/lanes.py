@@ -109,6 +109,9 @@ class _Lane:
         self._content_type, self._accept = settings.content_type, settings.accept
         self._chunked = settings.limit_bytes is None
         self._last = len(lanes.clients) - 1
+        self._heads = self._clients[0].heads(
+            self._content_type, self._accept if self._last == 0 else None
+        )
         self._stage = 0
         self._tries_left = 0
         self._type: str | None = None
@@ -137,8 +140,7 @@ class _Lane:
             opened = payload.open if isinstance(payload, StreamedPayload) else payload.body
             self._send_chunks(opened, self._content_type)
         else:
-            accept = self._accept if self._last == 0 else None
-            self._clients[0].post(payload.body, self._content_type, accept, self)
+            self._clients[0].post(self._heads, payload.body, self)
 
     def _send_chunks(self, body: Body, content_type: str | None) -> None:
         headers = {"Content-Type": content_type} if content_type else {}
@@ -199,8 +201,9 @@ class _Lane:
         if self._chunked:
             self._send_chunks(body, self._type)
             return
+        client = self._clients[self._stage]
         accept = self._accept if self._stage == self._last else None
-        self._clients[self._stage].post(body, self._type, accept, self)
+        client.post(client.heads(self._type, accept), body, self)
 
     def _refused(self, status: int, body: bytes) -> None:
         if 400 <= status < 500:

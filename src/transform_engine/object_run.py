@@ -25,7 +25,7 @@ _READ_AHEAD_BYTES = 1 << 20
 _READ_AHEAD_PAYLOADS = 2048
 _LOOK_BACK_BYTES = 4096
 _GATHERED_REPLIES = 256
-_GATHERED_BYTES = 256 * 1024
+_GATHERED_BYTES = 4096  # A larger one is written at once.
 _SAMPLE_BYTES = 16 * 1024
 _COUNTED_BYTES = 256 * 2**20
 
@@ -81,9 +81,9 @@ class ObjectRun:
         self._window = 2 * settings.max_concurrent + 2
         self._waiting: deque[Payload] = deque()  # In order, from the first without a reply.
         self._gathered: list[bytes] = []
-        self._gathered_bytes = 0
         self._at = 0  # Where the first payload in waiting begins, if its records are not counted.
         self._reads_replies = recipe.reads_replies
+        self._keeps_bodies = recipe.keeps_bodies
         # What is read ahead, if the object is on no disk of ours.
         self._ready: deque[Payload] | None = None
         self._ready_bytes = 0
@@ -154,8 +154,8 @@ class ObjectRun:
         payload.reply = reply
         if payload.size:
             self._estimate(payload)
-        if payload.kept is None and not self._recipe.keeps_bodies:
-            payload.body = b""
+            if not self._keeps_bodies:
+                payload.body = b""
         if self._waiting[0] is payload:
             self._deliver()
 
@@ -169,7 +169,7 @@ class ObjectRun:
         self._deliver()
 
     def _deliver(self) -> None:
-        waiting = self._waiting
+        waiting, gathered = self._waiting, self._gathered
         try:
             while waiting:
                 payload = waiting[0]
@@ -181,7 +181,9 @@ class ObjectRun:
                 if self._reads_replies:
                     self._output.write(self._recipe.output(payload, reply))
                 else:
-                    self._gather(reply)
+                    gathered.append(reply)
+                    if len(reply) > _GATHERED_BYTES or len(gathered) == _GATHERED_REPLIES:
+                        self._flush()
                 waiting.popleft()
                 self.records += payload.records
                 self._at += payload.size
@@ -191,19 +193,13 @@ class ObjectRun:
         except OSError as error:
             self.fail(self._unwritable(error))
             return
-        self._end_if_whole()
-
-    def _gather(self, reply: bytes) -> None:
-        self._gathered.append(reply)
-        self._gathered_bytes += len(reply)
-        if self._gathered_bytes > _GATHERED_BYTES or len(self._gathered) >= _GATHERED_REPLIES:
-            self._flush()
+        if self._all_taken:
+            self._end_if_whole()
 
     def _flush(self) -> None:
         if self._gathered:
             self._output.write(self._recipe.plain_output(self._gathered))
             self._gathered.clear()
-            self._gathered_bytes = 0
 
     def _estimate(self, payload: Payload) -> None:
         sample = payload.body[:_SAMPLE_BYTES]
@@ -306,13 +302,9 @@ class ObjectRun:
                 end = _line_end(file, at, end)
                 if end == at:
                     raise too_large("a line", packer.limit + 1, packer.limit, at_least=True)
-            body = os.pread(file, end - at, at)
-            while len(body) < end - at:  # The kernel may give less than it was asked for.
-                more = os.pread(file, end - at - len(body), at + len(body))
-                _must_be_there(more, at + len(body), size)
-                body += more
-            self.bytes_read += len(body)
-            yield packer.payload(body)
+            self.bytes_read += end - at
+            # Not kept here, so that it goes as soon as it is answered.
+            yield packer.payload(_read(file, at, end, size))
             at = end
 
     async def _read_ahead(self) -> None:
@@ -393,6 +385,15 @@ def _must_be_there(piece: bytes, at: int, size: int) -> None:
             f"the object must not change while it is read, got {at} of {size} bytes; "
             "drop it again when it is whole"
         )
+
+
+def _read(file: int, at: int, end: int, size: int) -> bytes:
+    body = os.pread(file, end - at, at)
+    while len(body) < end - at:  # The kernel may give less than it was asked for.
+        more = os.pread(file, end - at - len(body), at + len(body))
+        _must_be_there(more, at + len(body), size)
+        body += more
+    return body
 
 
 def _line_end(file: int, at: int, end: int) -> int:

@@ -155,7 +155,7 @@ class Recipe:
         records = lines(body)
         if members is not None and self._settings.assemble_lines and is_text(body):
             try:
-                return members.read_all(records)
+                return members.read(records)
             except Unusual:
                 pass  # Then it is told below, or parsed later.
         if rows.kind == "json" or b'"' in body:
@@ -198,7 +198,7 @@ class Recipe:
         members = self._input_members
         if members is not None and is_text(record):
             try:
-                return members.write(members.read(record))
+                return members.filter(record)
             except Unusual:
                 pass  # Parsing says what is wrong, if anything is.
         value = self._read_input(rows, record)

@@ -269,4 +269,4 @@ def lines(body: bytes) -> list[bytes]:
     if not body:
         return []
     cut = body.removesuffix(b"\n").split(b"\n")
-    return [line.removesuffix(b"\r") for line in cut]
+    return [line.removesuffix(b"\r") for line in cut] if b"\r" in body else cut
