@@ -1,6 +1,9 @@
 """Runs one model server and never leaves it behind; a program of its own, standard library only.
 
-    python -IS keeper.py STOP_TIMEOUT_S COMMAND...
+    python -IS keeper.py STOP_TIMEOUT_S [FINISH...] -- COMMAND...
+
+FINISH is a command that ends what the group's end does not, such as a container whose engine runs
+it elsewhere; it is run when the server has ended or has had its time.
 
 The server is the leader of its own process group. When the keeper's standard input closes (the
 agent asks for it, or has died in whatever way), the group gets SIGTERM, time, and SIGKILL. What
@@ -14,6 +17,7 @@ import signal
 import sys
 import time
 
+_FINISH_S, _LAST_S = 60, 5
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _NO_SUCH_COMMAND = 127
 
@@ -96,9 +100,28 @@ def _end(server: int, timeout_s: float, code: int | None) -> int:
         time.sleep(0.02)
 
 
+def _finish(command: list[str], server: int, timeout_s: float, code: int | None) -> int | None:
+    """Give the server its time and run the command; return the server's exit code if it has one."""
+    import subprocess  # Here, since most keepers need none of it.
+
+    deadline = time.monotonic() + timeout_s
+    _signal_group(server, signal.SIGTERM)
+    while code is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+        code = _reap().get(server)
+    try:
+        # Mostly there is nothing left to end, and the command complains: nobody needs to know.
+        silent = subprocess.DEVNULL
+        subprocess.run(command, timeout=_FINISH_S, stdin=silent, stdout=silent, stderr=silent)
+    except (OSError, subprocess.TimeoutExpired):
+        pass  # An engine that does not work any more; its own server can still be ended.
+    return code
+
+
 def main() -> int:
     """Keep the server until it or the agent ends."""
-    timeout_s, command = float(sys.argv[1]), sys.argv[2:]
+    split = sys.argv.index("--")
+    timeout_s, finish, command = float(sys.argv[1]), sys.argv[2:split], sys.argv[split + 1 :]
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
@@ -124,6 +147,9 @@ def main() -> int:
             code = _reap().get(server)
         if 0 in readable and not os.read(0, 512):
             break
+    if finish:
+        code = _finish(finish, server, timeout_s, code)
+        timeout_s = min(timeout_s, _LAST_S)
     code = _end(server, timeout_s, code)
     return 128 - code if code < 0 else code
 

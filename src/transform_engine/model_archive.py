@@ -1,4 +1,4 @@
-"""A model's files, as its server finds them: an unpacked archive, or a folder as it is."""
+"""A model's files, as its server finds them: an unpacked archive, or a link to a folder."""
 
 import shutil
 import tarfile
@@ -11,25 +11,26 @@ from transform_engine.storage import Storage, split_uri
 _FILE = "file://"
 
 
-def model_folder(storage: Storage, url: str | None, folder: Path, *, limit_bytes: int) -> Path:
-    """Return the folder that a server reads its model from.
+def lay_model(storage: Storage, url: str | None, folder: Path, *, limit_bytes: int) -> None:
+    """Let a server find its model in `folder`.
 
-    :param url: a folder at a `file://` URI that ends in `/` is used in place; an archive is
-        unpacked into `folder`; None is a model without files.
+    :param url: a folder at a `file://` URI that ends in `/` is linked; an archive is unpacked;
+        None is a model without files.
     :raises InstanceFailed: it is missing, no archive, too large, or unsafe.
     """
+    folder.parent.mkdir(parents=True, exist_ok=True)
     if url is not None and url.startswith(_FILE) and url.endswith("/"):
         place = _local_path(url)
         if not place.is_dir():
             raise InstanceFailed(
                 SEE_LOGS, f"the model's folder must exist, got none at {url}; check the URL"
             )
-        return place
-    folder.mkdir(parents=True, exist_ok=True)
+        folder.symlink_to(place.resolve())
+        return
+    folder.mkdir()
     folder.chmod(0o755)  # A container's user may be another than ours.
     if url is not None:
         unpack_model(storage, url, folder, limit_bytes=limit_bytes)
-    return folder
 
 
 def unpack_model(storage: Storage, url: str, folder: Path, *, limit_bytes: int) -> None:

@@ -1,11 +1,18 @@
-"""A model's containers: processes on loopback, or servers that run already; ports, ping, end."""
+"""A model's servers: processes, containers of an image, or servers that run already.
+
+Each answers on a port of its own of this machine, is pinged until it is ready, and what was started
+is ended: SIGTERM, time, SIGKILL.
+"""
 
 import asyncio
 import json
 import os
+import shutil
 import signal
+import socket
 import sys
 import time
+import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +20,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from transform_engine.data_log import LogSink
+from transform_engine.engines import BINDS_LABEL, find_image
 from transform_engine.errors import NO_PING, InstanceFailed
 from transform_engine.http_client import HttpClient, NoReply, TimedOut
-from transform_engine.model_archive import model_folder
-from transform_engine.ports import SAFE_PORTS, free_port
+from transform_engine.model_archive import lay_model
+from transform_engine.ports import SERVICE_PORT, claim_service_port, free_ports, listens
 from transform_engine.settings import container_environment
 from transform_engine.spec import Container, JobSpec
 from transform_engine.storage import Storage
@@ -27,21 +35,33 @@ _PARAMETERS_TIMEOUT_S = 10.0
 _LAST_LINES = 40
 _LAST_OUTPUT_S = 5.0
 _LINE_BYTES = 64 * 1024
+_FINISH_S = 60
+_CLAIM_PAUSE_S = 0.2
+_ENGINE_FAILED, _NO_PROGRAM = 125, 127  # exit codes of `docker run`; the latter also a shell's
 
 
 class ModelServer:
-    """One container of a model as the agent sees it: where it answers, and whether it is ready."""
+    """One container of a model as the agent sees it: where it answers, and whether it is ready.
+
+    `host`, `port` and `http` hold from `wait_ready` on: before, a server may still move.
+    """
 
     title = "the model server"
     """What a message calls it."""
 
     def __init__(self, host: str, port: int) -> None:
+        self._move(host, port)
+
+    def _move(self, host: str, port: int) -> None:
         self.host = host
         self.port = port
         self.http = HttpClient(port, host)
 
-    async def start(self, job: JobSpec, model_dir: Path) -> None:
-        """Start what has to be started; it is not ready yet."""
+    async def start(self, storage: Storage, base: Path) -> None:
+        """Start what has to be started; it is not ready yet.
+
+        :param base: a folder of its own, which need not exist; its model will be at `model` there.
+        """
 
     async def stop(self) -> None:
         """End all that was started."""
@@ -66,6 +86,7 @@ class ModelServer:
                 last = f"status {reply.status}"
             except (NoReply, TimedOut) as error:
                 last = str(error)
+                await self._look_elsewhere()
             if time.monotonic() + pause > deadline:
                 raise self._not_ready(
                     f"{self.title} must answer GET /ping with 200 in time, got {last}"
@@ -85,8 +106,15 @@ class ModelServer:
         """Wait until the server ends, and at most `timeout_s`."""
         await asyncio.sleep(timeout_s)
 
+    async def _look_elsewhere(self) -> None:
+        """Move to where it answers, if that is not where it should."""
+
     def _not_ready(self, why: str) -> InstanceFailed:
-        return InstanceFailed(NO_PING, f"{why}; {self.last_words}")
+        return InstanceFailed(NO_PING, "; ".join((why, *self._advice(), self.last_words)))
+
+    def _advice(self) -> Sequence[str]:
+        """Say what to do about what its log shows."""
+        return ()
 
     @property
     def last_words(self) -> str:
@@ -122,37 +150,46 @@ class RunningServer(ModelServer):
         super().__init__(host, port)
 
 
-class ProcessServer(ModelServer):
-    """One container's process, kept by `keeper.py`."""
+class _KeptServer(ModelServer):
+    """A server that a program runs, which `keeper.py` keeps and ends."""
 
-    def __init__(self, container: Container, *, stream: str | None, log: LogSink) -> None:
-        super().__init__("127.0.0.1", free_port())
-        self._container = container
-        self._stream = stream
+    def __init__(self, job: JobSpec, container: Container, stream: str | None, log: LogSink):
+        self._ports = free_ports()
+        super().__init__("127.0.0.1", self._ports[0])
         if stream is not None:
             self.title = f"the model server {stream}"
+        self._job = job
+        self._container = container
+        self._pipeline = stream is not None
+        self._stream = stream
         self._log = log
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._finish: Sequence[str] = ()  # The command that ends what outlives the program.
         self._process: asyncio.subprocess.Process | None = None
         self._output: asyncio.ReadTransport | None = None
         self._reader: asyncio.Task[None] | None = None
 
-    async def start(self, job: JobSpec, model_dir: Path) -> None:
-        """Start the process; it is not ready yet."""
-        environment = {
-            **{name: value for name, value in os.environ.items() if name in _INHERITED},
-            **container_environment(job.request, self._container.environment),
-            "SM_MODEL_DIR": str(model_dir),
-            "SAGEMAKER_BIND_TO_PORT": str(self.port),
-            "SAGEMAKER_SAFE_PORT_RANGE": f"{SAFE_PORTS.start}-{SAFE_PORTS.stop - 1}",
-            "BIND_HOST": "127.0.0.1",
-        }
-        if not Path(self._container.cwd).is_dir():
-            raise InstanceFailed(
-                NO_PING,
-                f"the model server's folder must exist, got {self._container.cwd}; "
-                "register the image again",
-            )
+    async def _model(self, storage: Storage, base: Path) -> Path:
+        folder = base / "model"
+        await asyncio.to_thread(
+            lay_model,
+            storage,
+            self._container.model_data_url,
+            folder,
+            limit_bytes=self._job.model_size_limit_bytes,
+        )
+        return folder
+
+    def _environment(self, *, bind: bool) -> dict[str, str]:
+        """Return the variables of reference §4, and the ports if it is to `bind` to its own."""
+        environment = container_environment(self._job.request, self._container.environment)
+        if bind:
+            _, *others = self._ports
+            environment["SAGEMAKER_BIND_TO_PORT"] = str(self.port)
+            environment["SAGEMAKER_SAFE_PORT_RANGE"] = f"{others[0]}-{others[-1]}"
+        return environment
+
+    async def _run(self, command: Sequence[str], *, env: dict[str, str], cwd: str) -> None:
         # A pipe of our own: asyncio would wait for the end of one that it made, and what outlives
         # a killed keeper may hold it open.
         reading, writing = os.pipe()
@@ -162,15 +199,12 @@ class ProcessServer(ModelServer):
             lambda: asyncio.StreamReaderProtocol(stream), output
         )
         self._reader = asyncio.create_task(self._read(stream))
+        keeper = (sys.executable, "-IS", str(_KEEPER), str(self._job.server_stop_timeout_s))
         with open(writing, "wb") as end:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-IS",
-                str(_KEEPER),
-                str(job.server_stop_timeout_s),
-                *self._container.command,
-                cwd=self._container.cwd,
-                env=environment,
+                *(*keeper, *self._finish, "--", *command),
+                cwd=cwd,
+                env=env,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=end,
                 stderr=asyncio.subprocess.STDOUT,
@@ -198,9 +232,12 @@ class ProcessServer(ModelServer):
         code = None if self._process is None else self._process.returncode
         if code is None:
             return None
-        if code == 127:
-            command = self._container.command[0]
-            return f"{self.title} must be a program, got exit code 127 from {command!r}"
+        if self._container.image is not None and code == _ENGINE_FAILED:
+            image = self._container.image
+            return f"{self.title} must be a container that can run, got {_exit(code)} from {image}"
+        if code == _NO_PROGRAM:
+            program = "serve" if self._container.image else self._container.command[0]
+            return f"{self.title} must be a program, got {_exit(code)} from {program!r}"
         return f"{self.title} must run until the job ends, got {_exit(code)}"
 
     async def wait_ended(self, timeout_s: float) -> None:
@@ -219,18 +256,133 @@ class ProcessServer(ModelServer):
         return f"its last log lines:\n{said}" if said else "it logged nothing"
 
     async def stop(self) -> None:
-        """End the process and all it started."""
+        """End the program and all it started."""
         self.http.close()
+        code = -1
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
-            await self._process.wait()
+            code = await self._process.wait()
+        if self._finish and code < 0:
+            await self._finish_ourselves()
         if self._reader is not None:
             # What the server started may hold its output open, if its keeper was killed.
             await asyncio.wait((self._reader,), timeout=_LAST_OUTPUT_S)
             self._reader.cancel()
         if self._output is not None:
             self._output.close()
+
+    async def _finish_ourselves(self) -> None:
+        """Do what the keeper would have done, had it not been killed or never come up."""
+        silent = asyncio.subprocess.DEVNULL
+        finishing = await asyncio.create_subprocess_exec(
+            *self._finish, stdin=silent, stdout=silent, stderr=silent
+        )
+        try:
+            await asyncio.wait_for(finishing.wait(), _FINISH_S)
+        except TimeoutError:
+            finishing.kill()  # The engine does not answer any more.
+
+
+class ProcessServer(_KeptServer):
+    """A container's program as a process, with its model where `SM_MODEL_DIR` says."""
+
+    async def start(self, storage: Storage, base: Path) -> None:
+        """Start the process; it is not ready yet."""
+        if not Path(self._container.cwd).is_dir():
+            raise InstanceFailed(
+                NO_PING,
+                f"the model server's folder must exist, got {self._container.cwd}; "
+                "register the image again",
+            )
+        model = await self._model(storage, base)
+        environment = {
+            **{name: value for name, value in os.environ.items() if name in _INHERITED},
+            **self._environment(bind=True),
+            "SM_MODEL_DIR": str(model),
+            # AWS's toolkits for containers look for `model` in it; it is /opt/ml in a container.
+            "SAGEMAKER_BASE_DIR": str(base),
+            "BIND_HOST": "127.0.0.1",
+        }
+        await self._run(self._container.command, env=environment, cwd=self._container.cwd)
+
+    async def _look_elsewhere(self) -> None:
+        """Move to port 8080 if this very server listens there, as one that knows no other does."""
+        assert self._process is not None
+        if not await asyncio.to_thread(listens, self._process.pid, SERVICE_PORT):
+            return
+        if self._pipeline:
+            raise self._not_ready(
+                f"{self.title} must listen where SAGEMAKER_BIND_TO_PORT says, since it shares the "
+                f"machine with the others, got port {SERVICE_PORT}"
+            )
+        self.http.close()
+        self._move(self.host, SERVICE_PORT)
+
+    def _advice(self) -> Sequence[str]:
+        said = "\n".join(self._lines).lower()
+        return [advice for sign, advice in _ADVICE.items() if sign in said]
+
+
+class ContainerServer(_KeptServer):
+    """A container of an image, with its model at `/opt/ml/model`."""
+
+    _claim: socket.socket | None = None
+
+    async def start(self, storage: Storage, base: Path) -> None:
+        """Start the container; it is not ready yet."""
+        assert self._container.image is not None
+        image = await asyncio.to_thread(
+            find_image, self._job.container_engine, self._container.image
+        )
+        model = None if self._container.model_data_url is None else await self._model(storage, base)
+        engine = image.engine
+        bind = image.binds and (engine.shares_network or self._pipeline)
+        if engine.shares_network and not image.binds:
+            await self._take_service_port()
+        environment = self._environment(bind=bind)
+        if engine.shares_network:
+            environment["BIND_HOST"] = "127.0.0.1"
+        name = f"transform-{uuid.uuid4().hex}"
+        self._finish = engine.remove(name)
+        command = engine.run(
+            self._container.image,
+            name,
+            port=self.port,
+            inside=self.port if bind else SERVICE_PORT,
+            model_dir=model,
+            environment=environment,
+        )
+        await self._run(command, env=dict(os.environ), cwd="/")
+
+    async def _take_service_port(self) -> None:
+        """Wait until port 8080 is this server's: its image knows no other."""
+        if self._pipeline:
+            raise InstanceFailed(
+                NO_PING,
+                f"{self.title} must listen where SAGEMAKER_BIND_TO_PORT says, since it shares the "
+                f"machine's ports with the others, got an image without the label {BINDS_LABEL}="
+                "true; add the label once the image does so",
+            )
+        deadline = time.monotonic() + self._job.ping_timeout_s
+        while (claim := claim_service_port()) is None:
+            if time.monotonic() > deadline:
+                raise InstanceFailed(
+                    NO_PING,
+                    f"port {SERVICE_PORT} must become free for an image without the label "
+                    f"{BINDS_LABEL}=true, got another instance on it for "
+                    f"{self._job.ping_timeout_s:g} s; let jobs run one after the other, with one "
+                    "instance each",
+                )
+            await asyncio.sleep(_CLAIM_PAUSE_S)
+        self._claim = claim
+        self._move(self.host, SERVICE_PORT)
+
+    async def stop(self) -> None:
+        """End the container and leave nothing of it."""
+        await super().stop()
+        if self._claim is not None:
+            self._claim.close()
 
 
 def _exit(code: int) -> str:
@@ -244,6 +396,12 @@ def _exit(code: int) -> str:
 _INHERITED = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "USER", "LD_LIBRARY_PATH"}
 )
+_ADVICE = {
+    "/opt/ml/model": "a process finds its model where SM_MODEL_DIR says, and not in /opt/ml/model: "
+    "let it look there, or run its image with a container engine",
+    "address already in use": "a server must listen where SAGEMAKER_BIND_TO_PORT says, or be the "
+    f"only one on this machine that listens on port {SERVICE_PORT}: set InstanceCount to 1",
+}
 
 
 class ModelServers:
@@ -254,12 +412,14 @@ class ModelServers:
         pipeline = len(job.containers) > 1
         self.servers: Sequence[ModelServer] = [
             _server(
+                job,
                 container,
                 stream=(container.name or f"container-{number}") if pipeline else None,
                 log=log,
             )
             for number, container in enumerate(job.containers, 1)
         ]
+        self._folders: list[Path] = []
 
     async def start(self, storage: Storage, work_dir: Path) -> None:
         """Unpack the models, start the servers and wait until all are ready.
@@ -267,14 +427,8 @@ class ModelServers:
         :raises InstanceFailed: with one reason.
         """
         for number, server in enumerate(self.servers, 1):
-            folder = await asyncio.to_thread(
-                model_folder,
-                storage,
-                self._job.containers[number - 1].model_data_url,
-                work_dir / f"model-{number}",
-                limit_bytes=self._job.model_size_limit_bytes,
-            )
-            await server.start(self._job, folder)
+            self._folders.append(work_dir / f"container-{number}")
+            await server.start(storage, self._folders[-1])
         deadline = time.monotonic() + self._job.ping_timeout_s
         waiting = [asyncio.create_task(server.wait_ready(deadline)) for server in self.servers]
         try:
@@ -285,11 +439,14 @@ class ModelServers:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def stop(self) -> None:
-        """End all processes."""
+        """End all that was started, and remove the models that were unpacked."""
         await asyncio.gather(*(server.stop() for server in self.servers))
+        for folder in self._folders:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-def _server(container: Container, *, stream: str | None, log: LogSink) -> ModelServer:
+def _server(job: JobSpec, container: Container, *, stream: str | None, log: LogSink) -> ModelServer:
     if container.url is not None:
         return RunningServer(container.url)
-    return ProcessServer(container, stream=stream, log=log)
+    kind = ProcessServer if container.image is None else ContainerServer
+    return kind(job, container, stream, log)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -109,8 +110,12 @@ def test_a_server_gets_its_environment_model_and_a_low_port(
     environment = json.loads(line)["env"]
     assert environment["SAGEMAKER_BATCH"] == "true"
     assert environment["BIND_HOST"] == "127.0.0.1"
-    assert Path(environment["SM_MODEL_DIR"]).is_dir()
-    assert int(environment["SAGEMAKER_BIND_TO_PORT"]) < 32767
+    base = Path(environment["SAGEMAKER_BASE_DIR"])
+    assert Path(environment["SM_MODEL_DIR"]) == base / "model"
+    assert not base.exists(), "nothing stays once the server has ended"
+    port = int(environment["SAGEMAKER_BIND_TO_PORT"])
+    low, high = map(int, environment["SAGEMAKER_SAFE_PORT_RANGE"].split("-"))
+    assert port < low < high < 32767
     assert "AWS_SECRET_ACCESS_KEY" not in environment
 
 
@@ -225,7 +230,7 @@ def test_a_server_that_is_killed_says_which_and_how(
 
     async def scenario() -> str | None:
         server = ModelServers(job, MemoryLog()).servers[-1]
-        await server.start(job, tmp_path)
+        await server.start(bucket, Path(tempfile.mkdtemp(dir=tmp_path)))
         try:
             await server.wait_ready(time.monotonic() + 10)
             assert server.ended() is None
@@ -256,7 +261,8 @@ time.sleep(99)
 def test_a_server_that_is_ended_as_soon_as_it_is_begun_holds_nothing_up() -> None:
     for _ in range(10):
         kept = subprocess.Popen(
-            [sys.executable, "-IS", keeper.__file__, "60", "sleep", "60"], stdin=subprocess.PIPE
+            [sys.executable, "-IS", keeper.__file__, "60", "--", "sleep", "60"],
+            stdin=subprocess.PIPE,
         )
         assert kept.stdin is not None
         kept.stdin.close()
@@ -278,7 +284,7 @@ def test_nothing_of_a_server_is_left_behind(how: str, tmp_path: Path) -> None:
             "sys.stdin.read()\n"
             "keeper.stdin.close()\n"
             "keeper.wait()\n",
-            *(sys.executable, "-IS", keeper.__file__, "0.3"),
+            *(sys.executable, "-IS", keeper.__file__, "0.3", "--"),
             *(sys.executable, "-c", _STUBBORN, str(said)),
         ],
         stdin=subprocess.PIPE,
