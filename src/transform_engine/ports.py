@@ -89,13 +89,13 @@ def _listening(port: int) -> list[str]:
 
 def _parents() -> dict[int, int]:
     parents = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
+    for name in os.listdir("/proc"):
+        if name.isdigit():
             try:
-                stat = Path(entry.path, "stat").read_bytes()
+                stat = Path("/proc", name, "stat").read_bytes()
             except OSError:
                 continue  # It has just ended.
-            parents[int(entry.name)] = int(stat.rpartition(b")")[2].split()[1])
+            parents[int(name)] = int(stat.rpartition(b")")[2].split()[1])
     return parents
 
 
@@ -106,8 +106,9 @@ def _below(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
 
 
 def _holds(pid: int, sockets: set[str]) -> bool:
+    folder = f"/proc/{pid}/fd"
     try:
-        return any(os.readlink(entry.path) in sockets for entry in os.scandir(f"/proc/{pid}/fd"))
+        return any(os.readlink(f"{folder}/{name}") in sockets for name in os.listdir(folder))
     except OSError:
         return False  # It has just ended, or closed one.
 

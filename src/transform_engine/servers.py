@@ -31,6 +31,7 @@ from transform_engine.storage import Storage
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _PING_TIMEOUT_S = 2.0
+_READY = "status 200"
 _PARAMETERS_TIMEOUT_S = 10.0
 _LAST_LINES = 40
 _LAST_OUTPUT_S = 5.0
@@ -72,27 +73,31 @@ class ModelServer:
 
         :raises InstanceFailed: the server ended, or it did not answer by `deadline` (monotonic).
         """
-        pause, last = 0.02, "no answer yet"
+        pause = 0.02
         while True:
             if (ended := self.ended()) is not None:
                 raise self._not_ready(ended)
-            try:
-                timeout_s = max(0.05, min(_PING_TIMEOUT_S, deadline - time.monotonic()))
-                # Not kept: a first invocation that is lost must count as an attempt, and on a
-                # used connection it would look like a stale one.
-                reply = await self.http.call("GET", "/ping", timeout_s=timeout_s, keep=False)
-                if reply.status == 200:
-                    return
-                last = f"status {reply.status}"
-            except (NoReply, TimedOut) as error:
-                last = str(error)
-                await self._look_elsewhere()
+            answer = await self._ping(self.http, deadline)
+            if answer == _READY:
+                return
+            await self._look_elsewhere(deadline)
             if time.monotonic() + pause > deadline:
                 raise self._not_ready(
-                    f"{self.title} must answer GET /ping with 200 in time, got {last}"
+                    f"{self.title} must answer GET /ping with 200 in time, got {answer}"
                 )
             await self.wait_ended(pause)
             pause = min(1.0, pause * 1.5)
+
+    async def _ping(self, http: HttpClient, deadline: float) -> str:
+        """Return what a ping is answered with."""
+        timeout_s = max(0.05, min(_PING_TIMEOUT_S, deadline - time.monotonic()))
+        try:
+            # Not kept: a first invocation that is lost must count as an attempt, and on a used
+            # connection it would look like a stale one.
+            reply = await http.call("GET", "/ping", timeout_s=timeout_s, keep=False)
+        except (NoReply, TimedOut) as error:
+            return str(error)
+        return f"status {reply.status}"
 
     def ended(self) -> str | None:
         """Say how the server ended before it was told to, such as by a signal; None if it runs.
@@ -106,8 +111,8 @@ class ModelServer:
         """Wait until the server ends, and at most `timeout_s`."""
         await asyncio.sleep(timeout_s)
 
-    async def _look_elsewhere(self) -> None:
-        """Move to where it answers, if that is not where it should."""
+    async def _look_elsewhere(self, deadline: float) -> None:
+        """Move to where it is ready, if that is not where it should be."""
 
     def _not_ready(self, why: str) -> InstanceFailed:
         return InstanceFailed(NO_PING, "; ".join((why, *self._advice(), self.last_words)))
@@ -306,10 +311,15 @@ class ProcessServer(_KeptServer):
         }
         await self._run(self._container.command, env=environment, cwd=self._container.cwd)
 
-    async def _look_elsewhere(self) -> None:
-        """Move to port 8080 if this very server listens there, as one that knows no other does."""
+    async def _look_elsewhere(self, deadline: float) -> None:
+        """Move to port 8080 if this very server is ready there, as one that knows no other is."""
         assert self._process is not None
         if not await asyncio.to_thread(listens, self._process.pid, SERVICE_PORT):
+            return
+        there = HttpClient(SERVICE_PORT, self.host)
+        answer = await self._ping(there, deadline)
+        there.close()
+        if answer != _READY:
             return
         if self._pipeline:
             raise self._not_ready(

@@ -3,12 +3,14 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from transform_engine import keeper
 from transform_engine.data_log import MemoryLog
 from transform_engine.errors import NO_PING, InstanceFailed
 from transform_engine.model_archive import unpack_model
+from transform_engine.ports import SERVICE_PORT
 from transform_engine.servers import ModelServers
 from transform_engine.spec import Container, JobSpec
 from transform_engine.storage import FolderStorage, write_object
@@ -245,6 +248,76 @@ def test_a_server_that_is_killed_says_which_and_how(
     assert asyncio.run(scenario()) == uvloop.run(scenario()) == expected
 
 
+_KNOWS_NO_PORT = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+if os.fork():
+    os.wait()
+print("/opt/ml/model is not read here", flush=True)
+http.server.HTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def service_port() -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", SERVICE_PORT)) == 0:
+            pytest.skip(f"port {SERVICE_PORT} is in use on this machine")
+
+
+def test_a_process_that_knows_no_other_port_is_found_on_8080(
+    service_port: None,
+    request_for: Callable[..., Any],
+    job_for: _JobFor,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    job = job_for(request_for(), [_python(tmp_path, _KNOWS_NO_PORT)])
+
+    async def scenario() -> int:
+        servers = ModelServers(job, MemoryLog())
+        try:
+            await servers.start(bucket, tmp_path)
+            return servers.servers[0].port
+        finally:
+            await servers.stop()
+
+    assert asyncio.run(scenario()) == SERVICE_PORT
+
+
+def test_fails_when_a_process_cannot_have_the_only_port_that_it_knows(
+    service_port: None,
+    request_for: Callable[..., Any],
+    job_for: _JobFor,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    job = job_for(request_for(), [_python(tmp_path, _KNOWS_NO_PORT)])
+    with (
+        socket.create_server(("127.0.0.1", SERVICE_PORT)),
+        pytest.raises(InstanceFailed, match="InstanceCount") as failure,
+    ):
+        _start(job, bucket, tmp_path)
+    assert "exit code 1; a process finds its model where SM_MODEL_DIR says" in failure.value.detail
+
+
+def test_fails_when_a_process_of_a_pipeline_listens_where_it_is_not_told_to(
+    service_port: None,
+    request_for: Callable[..., Any],
+    container: Callable[..., Container],
+    job_for: _JobFor,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    job = job_for(request_for(), [container("echo"), _python(tmp_path, _KNOWS_NO_PORT)])
+    expected = "container-2 must listen where SAGEMAKER_BIND_TO_PORT says, .*, got port 8080"
+    with pytest.raises(InstanceFailed, match=expected):
+        _start(job, bucket, tmp_path)
+
+
 _STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -361,6 +434,47 @@ def _archive(bucket: FolderStorage, *members: tuple[tarfile.TarInfo, bytes]) -> 
             tar.addfile(member, io.BytesIO(content))
     asyncio.run(write_object(bucket, "bkt", "model.tar.gz", packed.getvalue()))
     return "s3://bkt/model.tar.gz"
+
+
+_TELLS_ITS_MODEL = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+address = os.environ["BIND_HOST"], int(os.environ["SAGEMAKER_BIND_TO_PORT"])
+server = http.server.HTTPServer(address, Handler)
+print(open(os.environ["SM_MODEL_DIR"] + "/a.txt").read(), flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.mark.parametrize("kind", ["archive", "local archive", "folder"])
+def test_a_server_finds_its_model_whatever_it_is_kept_in(
+    kind: str,
+    request_for: Callable[..., Any],
+    job_for: _JobFor,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "a model"
+    place.mkdir()
+    (place / "a.txt").write_text("weights")
+    packed = tmp_path / "model.tar.gz"
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(place / "a.txt", "a.txt")
+    if kind == "archive":
+        asyncio.run(write_object(bucket, "bkt", "m.tar.gz", packed.read_bytes()))
+    url = {
+        "archive": "s3://bkt/m.tar.gz",
+        "local archive": packed.as_uri(),
+        "folder": f"{place.as_uri()}/",
+    }[kind]
+    server = replace(_python(tmp_path, _TELLS_ITS_MODEL), model_data_url=url)
+    log = _start(job_for(request_for(), [server]), bucket, tmp_path / "work")
+    assert log.container_lines[0] == (None, "weights")
+    assert [*(tmp_path / "work").iterdir()] == []
+    assert (place / "a.txt").read_text() == "weights"
 
 
 def test_a_model_archive_is_unpacked(bucket: FolderStorage, tmp_path: Path) -> None:
