@@ -61,8 +61,8 @@ class Engine:
         # What it writes is read here, and SELinux would keep it from the user's own folder.
         options += ["--log-driver", "none", "--security-opt", "label=disable"]
         if model_dir is not None:
-            source = model_dir.resolve()
-            options += ["--mount", f"type=bind,source={source},destination=/opt/ml/model,readonly"]
+            mount = f"type=bind,source={model_dir},destination=/opt/ml/model,readonly"
+            options += ["--mount", mount]
         if not self.shares_network:
             options += ["--publish", f"127.0.0.1:{port}:{inside}"]
         for variable, value in environment.items():

@@ -183,7 +183,7 @@ class _KeptServer(ModelServer):
             folder,
             limit_bytes=self._job.model_size_limit_bytes,
         )
-        return folder
+        return folder.resolve()  # Some servers refuse a model behind a link.
 
     def _environment(self, *, bind: bool) -> dict[str, str]:
         """Return the variables of reference §4, and the ports if it is to `bind` to its own."""
