@@ -1,7 +1,8 @@
 """One instance as a process: `python -m transform_engine.instance SPEC.json [--end-with-stdin]`.
 
 Prints one JSON line for each thing that happens, the last one `{"event": "ended", …}`. SIGTERM, or
-the end of standard input if asked for, stops it: its servers are ended and nothing half is left.
+the end of standard input if asked for, stops it: its servers are ended and nothing half is left,
+nor, after the end of standard input, its folder.
 Exit code: 0 completed, 1 failed or stopped.
 """
 
@@ -9,6 +10,8 @@ import asyncio
 import ctypes
 import json
 import os
+import select
+import shutil
 import signal
 import sys
 import time
@@ -119,6 +122,11 @@ def _give_memory_back() -> None:
             mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
 
 
+def _is_orphan() -> bool:
+    readable, _, _ = select.select([0], [], [], 0)
+    return bool(readable) and not os.read(0, 1)
+
+
 def main(arguments: list[str]) -> int:
     """Run the instance and say how it ended."""
     *paths, option = arguments if "--end-with-stdin" in arguments else [*arguments, ""]
@@ -132,6 +140,10 @@ def main(arguments: list[str]) -> int:
     _give_memory_back()
     printer = _Printer()
     result = uvloop.run(_run(spec, printer, end_with_stdin=bool(option)))
+    if option and _is_orphan():
+        # Who would read how it ended and remove its files is gone.
+        shutil.rmtree(spec.job.work_dir, ignore_errors=True)
+        return 1
     printer(
         {
             "event": "ended",

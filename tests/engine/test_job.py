@@ -133,7 +133,8 @@ def test_an_instance_that_is_lost_fails_the_job_and_takes_its_server_with_it(
     _write(bucket, "in/a", b"1")
     events: list[Mapping[str, Any]] = []
     model = container(script=[{"hang": True}])
-    job = TransformJob(job_for(request_for(), [model]), on_event=events.append)
+    spec = job_for(request_for(), [model])
+    job = TransformJob(spec, on_event=events.append)
     job.start()
     _wait_for(events, "started")
     for pid in _processes_below(str(tmp_path)):
@@ -147,6 +148,7 @@ def test_an_instance_that_is_lost_fails_the_job_and_takes_its_server_with_it(
     while _processes_below(str(tmp_path)):
         assert time.monotonic() < deadline, "the server must be gone"
         time.sleep(0.05)
+    assert [*Path(spec.work_dir).iterdir()] == []
 
 
 _HOLDER = """
@@ -186,6 +188,7 @@ def test_when_the_process_that_holds_a_job_is_killed_nothing_of_the_job_stays(
     while _processes_below(str(tmp_path)):
         assert time.monotonic() < deadline, "instance and server must be gone"
         time.sleep(0.05)
+    assert [*Path(job.work_dir).iterdir()] == []
 
 
 def test_a_job_on_s3_logs_to_cloudwatch_as_the_service_does(
