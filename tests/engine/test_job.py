@@ -151,6 +151,34 @@ def test_an_instance_that_is_lost_fails_the_job_and_takes_its_server_with_it(
     assert [*Path(spec.work_dir).iterdir()] == []
 
 
+def test_a_server_that_is_killed_fails_the_objects_that_it_still_had(
+    request_for: _Request,
+    container: _Containers,
+    job_for: _Job,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    _write(bucket, "in/a", b"1")
+    _write(bucket, "in/b", b"2")
+    events: list[Mapping[str, Any]] = []
+    model = container(script=[{"match_body": "1", "body": "ok"}, {"hang": True}])
+    spec = job_for(request_for(), [model])
+    job = TransformJob(spec, on_event=events.append)
+    job.start()
+    _wait_for(events, "object")
+    for pid in _processes_below(model.cwd):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if not any(word.endswith(b"keeper.py") for word in words):
+            os.kill(pid, signal.SIGKILL)
+    result = job.wait(30)
+    assert (result.status, result.done, result.failed) == ("Failed", 1, 1)
+    assert (result.failure_reason or "").startswith("AlgorithmError: ")
+    assert "Unable to get response from algorithm" in (result.detail or "")
+    assert [each.key for each in bucket.list("bkt", "out/")] == ["out/a.out"]
+    assert _processes_below(str(tmp_path)) == []
+    assert [*Path(spec.work_dir).iterdir()] == []
+
+
 _HOLDER = """
 import sys, time
 from transform_engine.job import *
