@@ -13,6 +13,7 @@ from rich.text import Text
 
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.pipeline_client import Drop, PipelineClient, Run, Status
+from batch_transform_cli.screen import plain_table, printable, size
 
 _STYLES = {
     "waiting": "yellow",
@@ -47,15 +48,15 @@ def overview(status: Status, outputs: Mapping[str, int], *, newest: int = 20) ->
 
 def drops_table(drops: list[Drop], newest: int) -> Table:
     """Return the newest drops, with the reasons of those that failed."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", expand=False)
+    table = plain_table()
     table.add_column("drop", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("why", overflow="fold")
     for drop in drops[-newest:]:
         why = drop.reason.removeprefix(f"{drop.key}: ")
-        key, why = _printable(drop.key), _printable(why)
-        table.add_row(Text(key), _bytes(drop.size), _status(drop.status), Text(why))
+        key, why = printable(drop.key), printable(why)
+        table.add_row(Text(key), size(drop.size), _status(drop.status), Text(why))
     if len(drops) > newest:
         table.caption = f"the newest {newest} of {len(drops)} drops"
     return table
@@ -63,7 +64,7 @@ def drops_table(drops: list[Drop], newest: int) -> Table:
 
 def runs_table(runs: list[Run], newest: int) -> Table:
     """Return the newest runs and what became of their drops."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", expand=False)
+    table = plain_table()
     table.add_column("run", overflow="fold")
     for name in ("drops", "done", "failed", "again"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -84,7 +85,7 @@ def changes(before: Status, after: Status) -> list[str]:
     for drop in after.drops:
         if old_drops.get((drop.key, drop.order)) != drop.status:
             why = f" ({drop.reason})" if drop.reason else ""
-            lines.append(_printable(f"drop {drop.key}: {drop.status}{why}"))
+            lines.append(printable(f"drop {drop.key}: {drop.status}{why}"))
     for run in after.runs:
         if old_runs.get(run.run_id) != run.status:
             counts = f", {run.done} done, {run.failed} failed" if run.outcome else ""
@@ -153,18 +154,3 @@ def _job_bar(run: Run, outputs: int) -> RenderableType:
 
 def _status(status: str) -> str:
     return f"[{_STYLES.get(status, 'default')}]{escape(status)}[/]"
-
-
-def _printable(text: str) -> str:
-    """Return text that cannot steer the terminal: keys and reasons hold what users uploaded."""
-    return "".join(character if character.isprintable() else "·" for character in text)
-
-
-def _bytes(size: int) -> str:
-    if size < 10_000:
-        return f"{size} B"
-    for unit in ("kB", "MB", "GB"):
-        size //= 1000
-        if size < 10_000:
-            return f"{size} {unit}"
-    return f"{size // 1000} TB"
