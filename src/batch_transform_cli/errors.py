@@ -2,6 +2,7 @@
 
 CommandError           the command cannot go on; its text is the one line that the user reads
 ├── PipelineNotFound   no such pipeline where we look, or more than one to choose from
+├── JobRefused         a transform job that would be refused, before anything of it has started
 └── SynthesisFailed    the CDK app does not make a cloud assembly
 """
 
@@ -16,6 +17,15 @@ class PipelineNotFound(CommandError):
     """No such pipeline, or none was named and there are several."""
 
     exit_code = 2
+
+
+class JobRefused(CommandError):
+    """The job would be refused; nothing of it has started."""
+
+    exit_code = 2
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\nbatch-transform: ".join(problems))
 
 
 class SynthesisFailed(CommandError):

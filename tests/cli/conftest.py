@@ -1,14 +1,24 @@
-"""A pipeline in moto, whose ledger is written by the Lambdas' own code: the CLI must read that."""
+"""A pipeline in moto, whose ledger is written by the Lambdas' own code: the CLI must read that.
 
-from collections.abc import Iterator
+And for `run`: folders of objects, model images whose server behaves as told, and an emulated S3.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
 
+from batch_transform_cli import main
 from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+from local_cloud import LocalCloud
+from transform_engine import conformance_model
 from transform_lambdas.drops import Drop
 from transform_lambdas.ledger import Ledger
 
@@ -94,6 +104,79 @@ def settled_run(ledger: Ledger) -> str:
     ledger.settle_run(run, {"outcome": "PartiallyCompleted", "counts": counts})
     ledger.close_run("churn-1-r1")
     return "churn-1-r1"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The JSON document that it printed."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def batch_transform(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """Runs the command as its entry point does."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr("sys.argv", ["batch-transform", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main.app()
+        code = ended.value.code
+        assert isinstance(code, int)
+        said = capsys.readouterr()
+        return Ended(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of objects."""
+
+    def make(name: str = "in", **contents: str | bytes) -> Path:
+        home = tmp_path / name
+        home.mkdir(exist_ok=True)
+        for key, content in contents.items():
+            data = content if isinstance(content, bytes) else content.encode()
+            (home / key.replace("_", ".")).write_bytes(data)
+        return home
+
+    return make
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Callable[..., Path]:
+    """Makes an image folder whose server behaves as told (see conformance_model)."""
+
+    def make(behaviour: str | None = "csv_sum", name: str = "image", **config: Any) -> Path:
+        home = tmp_path / name
+        home.mkdir()
+        whole: dict[str, Any] = {"container": 1, "script": [], "class_reply": "{}", **config}
+        (home / "config.json").write_text(json.dumps({"behaviour": behaviour, **whole}))
+        program = conformance_model.__file__
+        serve = home / "serve"
+        serve.write_text(
+            f"#!/bin/sh\nexec {sys.executable} -IS {program} config.json calls.jsonl\n"
+        )
+        serve.chmod(0o755)
+        return home
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[LocalCloud]:
+    with LocalCloud() as cloud:
+        yield cloud
 
 
 def _keys(partition: str, sort: str) -> list[dict[str, str]]:
