@@ -1,28 +1,28 @@
-"""The command: `batch-transform local up`, `status`, `lookup` and `logs`."""
+"""The command: `batch-transform run`, `local up`, `status`, `lookup` and `logs`."""
 
 import dataclasses
 import json
+import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
-from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipeline_client import (
-    AWS_ERRORS,
-    LOCAL_ACCOUNT,
-    LOCAL_REGION,
-    Cloud,
-    PipelineClient,
-    one_line,
+from batch_transform_cli.errors import CommandError, JobRefused
+from batch_transform_cli.run_request import (
+    readings_from,
+    readings_help,
+    request_from,
+    with_member_flags,
 )
 from batch_transform_cli.synthesis import synthesize
-from batch_transform_cli.views import overview
+
+# What imports boto3 is imported by the commands that need it: it takes half a second.
 
 commands = typer.Typer(
     help="Drop files in S3, get their predictions, look one up by id.",
@@ -51,7 +51,11 @@ def app() -> None:
         commands()
     except CommandError as error:
         _end(str(error), error.exit_code)
-    except AWS_ERRORS as error:
+    except Exception as error:
+        from batch_transform_cli.pipeline_client import AWS_ERRORS, one_line
+
+        if not isinstance(error, AWS_ERRORS):
+            raise
         _end(one_line(error), 1)
 
 
@@ -63,6 +67,9 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the drops and runs of a pipeline."""
+    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+    from batch_transform_cli.views import overview
+
     client = PipelineClient.find(Cloud(endpoint), pipeline)
     found = client.status()
     if as_json:
@@ -82,6 +89,8 @@ def lookup(
     as_json: AsJson = False,
 ) -> None:
     """Print the newest prediction of one record."""
+    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+
     client = PipelineClient.find(Cloud(endpoint), pipeline)
     found = client.lookup(record_id)
     if found is None:
@@ -103,6 +112,8 @@ def logs(
     newest: Annotated[int, typer.Option(min=1, help="How many lines to show.")] = 50,
 ) -> None:
     """Print what the model server and the agent said in a run's transform jobs."""
+    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+
     lines = PipelineClient.find(Cloud(endpoint), pipeline).log_lines(run_id, newest=newest)
     if not lines:
         raise CommandError(
@@ -110,6 +121,100 @@ def logs(
             "see `batch-transform status` for the runs"
         )
     print("\n".join(lines))
+
+
+@commands.command()
+@with_member_flags
+def run(
+    *,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHERE", help="Folder of model files, tar.gz, or s3:// URI of one. Repeatable."
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER|IMAGE",
+            help="Folder with a program `serve`, or an image of docker or podman. Repeat it, with "
+            "--model, for a pipeline of containers.",
+        ),
+    ] = None,
+    model_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Of a model server that runs already."),
+    ] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A CreateTransformJob request in JSON; flags win over it."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show what would be read and sent, and what to mend; start nothing."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    log_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep the logs of the servers and the agent there."),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Of S3. Default: AWS_ENDPOINT_URL, else AWS."),
+    ] = None,
+    container_engine: Annotated[
+        str,
+        typer.Option(
+            metavar="COMMAND",
+            help="docker or podman with its options, and after the word `run` those of each run. "
+            "Default: the first that has the image.",
+        ),
+    ] = "",
+    ping_timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            help="How long a model server may take to be ready. Default: 120, and 3 until "
+            "--model-url has its port open; 1800 on AWS.",
+        ),
+    ] = None,
+    reading: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help=f"What no source tells about the service. Repeatable. Default: {readings_help()}.",
+        ),
+    ] = None,
+    **members: Any,
+) -> None:
+    """Run one transform job on this machine; the other flags are CreateTransformJob's members."""
+    try:
+        from batch_transform_cli import run_job
+    except ImportError as error:
+        raise _not_installed("the engine", error) from None
+    order = run_job.Order(
+        request=request_from(request, members),
+        models=model or (),
+        images=image or (),
+        model_url=model_url,
+        container_engine=_words("--container-engine", container_engine),
+        endpoint=endpoint,
+        log_dir=log_dir,
+        ping_timeout_s=ping_timeout_s,
+        readings=readings_from(reading or ()),
+        as_json=as_json,
+    )
+    try:
+        code = run_job.dry_run(order) if dry_run else run_job.run_job(order)
+    except KeyboardInterrupt:
+        # Before the job has started; then it knows how to stop.
+        _end("stopped; nothing had started", run_job.INTERRUPTED)
+    raise typer.Exit(code)
 
 
 @local.command()
@@ -141,10 +246,7 @@ def up(
     try:
         from local_cloud import LocalCloud, LocalCloudError
     except ImportError as error:
-        raise CommandError(
-            f"the local cloud must be installed, got no module {error.name}; "
-            "pip install 'batch-transform[local]'"
-        ) from None
+        raise _not_installed("the local cloud", error) from None
     try:
         with tempfile.TemporaryDirectory() as folder:
             if assembly is None:
@@ -169,6 +271,22 @@ def up(
         print("stopped; nothing is left running", file=sys.stderr)
 
 
+def _words(flag: str, text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise JobRefused(
+            f"{flag} must be a command as in a shell, got {text!r} ({error}); mend it"
+        ) from error
+
+
+def _not_installed(what: str, error: ImportError) -> CommandError:
+    return CommandError(
+        f"{what} must be installed, got no module {error.name}; "
+        "pip install 'batch-transform[local]'"
+    )
+
+
 def image_folder(text: str) -> tuple[str, Path]:
     """Read an image's URI and the folder that stands for it here.
 
@@ -185,6 +303,8 @@ def image_folder(text: str) -> tuple[str, Path]:
 
 def hints(endpoint: str, outputs: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Return the command to try in each account and region that has a pipeline."""
+    from batch_transform_cli.pipeline_client import LOCAL_ACCOUNT, LOCAL_REGION
+
     arns = [value for values in outputs.values() for value in values.values()]
     places = dict.fromkeys(
         (arn.split(":")[4], arn.split(":")[3]) for arn in arns if ":stateMachine:" in arn
@@ -208,7 +328,7 @@ def _plain(prediction: object) -> str:
     return prediction if isinstance(prediction, str) else json.dumps(prediction)
 
 
-def _end(message: str, exit_code: int) -> None:
+def _end(message: str, exit_code: int) -> NoReturn:
     print(f"batch-transform: {message}", file=sys.stderr)
     sys.exit(exit_code)
 

@@ -109,7 +109,7 @@ class Cloud:
                 "copy the one that `batch-transform local up` printed"
             )
         self._config: Config | None = None
-        if self.endpoint is not None and _is_local(self.endpoint):
+        if self.endpoint is not None and is_local(self.endpoint):
             # Who is not on this machine now will not be a few retries later.
             self._config = Config(retries={"total_max_attempts": 2})
             # A user's own credentials have no business here, and may not even exist.
@@ -129,7 +129,7 @@ class Cloud:
         """Where it looks, as a person would say it."""
         if self.endpoint is None:
             return f"AWS region {self.session.region_name}"
-        if not _is_local(self.endpoint):
+        if not is_local(self.endpoint):
             return self.endpoint
         account = self.session.get_credentials().access_key
         return (
@@ -345,7 +345,7 @@ def _run(item: Mapping[str, Any]) -> Run:
 def _get(url: str, headers: Mapping[str, str]) -> tuple[int, str]:
     call = urllib.request.Request(url, headers=dict(headers))
     # A proxy of the environment is for the world outside, not for this machine.
-    proxies = urllib.request.ProxyHandler({} if _is_local(url) else None)
+    proxies = urllib.request.ProxyHandler({} if is_local(url) else None)
     try:
         with urllib.request.build_opener(proxies).open(call, timeout=_LOOKUP_LIMIT_S) as reply:
             return reply.status, reply.read().decode()
@@ -358,7 +358,8 @@ def _get(url: str, headers: Mapping[str, str]) -> tuple[int, str]:
         ) from error
 
 
-def _is_local(url: str) -> bool:
+def is_local(url: str) -> bool:
+    """Whether a URL is of this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
