@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (PROJECT / "README.md").read_text()
 
 
 def test_there_is_no_code_block_that_no_test_here_runs() -> None:
-    assert [language for language, _ in BLOCKS] == ["python", "bash", "bash", "bash"]
+    assert [language for language, _ in BLOCKS] == ["python", "bash", "bash", "bash", "bash"]
 
 
 def test_every_file_that_the_documents_name_is_there() -> None:
@@ -74,12 +74,25 @@ def test_the_two_commands_are_there_and_say_so_when_python_is_too_old(
         )
 
 
+def test_one_job_writes_the_predictions_of_one_file(trace: Trace) -> None:
+    outputs = PROJECT / "build" / "predictions"
+    shutil.rmtree(outputs, ignore_errors=True)
+
+    said = bash(BLOCKS[2][1], trace.environment())
+
+    assert "Completed  1 of 1 object done, 36 records" in said
+    lines = (outputs / "patients-01.csv.out").read_text().splitlines()
+    assert len(lines) > 30
+    assert all(re.fullmatch(r"P\d{4},[01]\.\d+", line) for line in lines)
+    assert trace.nothing_is_left(), trace.processes()
+
+
 def test_the_cdk_cli_deploys_the_same_app_and_the_commands_find_it(
     rows: dict[str, list[str]], trace: Trace
 ) -> None:
     with LocalCloud() as cloud:
         environment = trace.environment(**cloud.cdk_environment(), CDK_REQUIRE_APPROVAL="never")
-        bash(BLOCKS[2][1], environment)
+        bash(BLOCKS[3][1], environment)
 
         stack = cloud.client("cloudformation").describe_stacks(StackName="BreastCancer")
         outputs = stack["Stacks"][0]["Outputs"]
@@ -89,7 +102,7 @@ def test_the_cdk_cli_deploys_the_same_app_and_the_commands_find_it(
         assert (drop.status, drop.reason) == ("done", "")
         assert pipeline.output(key).startswith(b"P0002,0.")
 
-        said = bash(BLOCKS[3][1], environment)
+        said = bash(BLOCKS[4][1], environment)
         assert key in said
         assert 0.5 < float(said.splitlines()[-1]) < 1
     assert trace.nothing_is_left(), trace.processes()
