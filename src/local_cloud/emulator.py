@@ -7,6 +7,7 @@ environment when it is imported.
 """
 
 import asyncio
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -155,9 +156,12 @@ def scoped_dict() -> Any:
     return AccountRegionScopedDict()
 
 
-def all_values(store: Any) -> list[Any]:
-    """Return the values of a scoped dict, of every account and region."""
-    return list(store._data.values())
+def scope(account: str, region: str) -> contextlib.AbstractContextManager[None]:
+    """Work for that account and region, outside any request of theirs."""
+    from ministack.core.responses import request_scope
+
+    entered: contextlib.AbstractContextManager[None] = request_scope(account, region)
+    return entered
 
 
 def account() -> str:

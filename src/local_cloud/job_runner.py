@@ -150,8 +150,8 @@ class _Job:
             if self._stopped:
                 return Outcome("Stopped")
             self._run = launch(order)
-        outcome = self._run.wait()
-        return Outcome("Stopped") if self._stopped else outcome
+        # A stop can come too late: then the engine says how the job ended before it.
+        return self._run.wait()
 
     def stop(self) -> None:
         with self._lock:

@@ -2,20 +2,18 @@
 
 import secrets
 import string
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from local_cloud import emulator
+from local_cloud import api_input, emulator
+from local_cloud.models import Models
 from local_cloud.refusals import Refusal
-
-if TYPE_CHECKING:
-    from local_cloud.sagemaker import SageMaker
 
 _NAME_LIMIT = 63
 _ALPHABET = string.ascii_uppercase + string.digits
 
 
-def plug_in(service: "SageMaker") -> None:
-    """Let CloudFormation create, replace and delete models of that service."""
+def plug_in(models: Models) -> None:
+    """Let CloudFormation create, replace and delete these models."""
 
     def create(
         logical_id: str, properties: dict[str, Any], stack_name: str
@@ -23,7 +21,7 @@ def plug_in(service: "SageMaker") -> None:
         request = _booleans({k: v for k, v in properties.items() if v is not None})
         name = request.setdefault("ModelName", _physical_name(stack_name, logical_id))
         try:
-            service.create_model(request)
+            models.create(api_input.accept("CreateModel", request))
         except Refusal as refusal:
             raise ValueError(refusal.message) from refusal
         return name, {"ModelName": name}
@@ -42,7 +40,7 @@ def plug_in(service: "SageMaker") -> None:
 
     def delete(physical_id: str, properties: dict[str, Any]) -> None:
         try:
-            service.models.delete({"ModelName": physical_id})
+            models.delete({"ModelName": physical_id})
         except Refusal:
             pass  # Gone already, which is what was asked for.
 

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import transform_request
-from local_cloud import emulator
+from local_cloud import emulator, listing
 from local_cloud.errors import ImageRefused
 from local_cloud.images import Images
-from local_cloud.refusals import Refusal, invalid
+from local_cloud.refusals import invalid
+from local_cloud.tags import Tags
 
+_SUMMARY = ("ModelName", "ModelArn", "CreationTime")
 _KEPT = (
     "PrimaryContainer",
     "Containers",
@@ -23,15 +25,17 @@ _KEPT = (
 class Models:
     """The models of every account and region."""
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: Images, tags: Tags) -> None:
         self.stored = emulator.scoped_dict()
         self._images = images
+        self._tags = tags
+        tags.cover(lambda resource: any(m["ModelArn"] == resource for m in self.stored.values()))
 
     def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Store a model; its images must be known here, as they must be in ECR on AWS."""
-        name = required(request, "ModelName")
+        name = request["ModelName"]
         if name in self.stored:
-            raise invalid(f"Cannot create already existing model {arn(name)!r}.")
+            raise invalid(f'Cannot create already existing model "{arn(name)}".')
         if ("PrimaryContainer" in request) == ("Containers" in request):
             raise invalid("Provide exactly one of PrimaryContainer and Containers.")
         for container in containers(request):
@@ -40,6 +44,7 @@ class Models:
                     "A container must have an Image: the local cloud has no model packages."
                 )
             self._must_know(container["Image"])
+        self._tags.put(arn(name), request.get("Tags", []))
         self.stored[name] = {
             "ModelName": name,
             "ModelArn": arn(name),
@@ -51,22 +56,25 @@ class Models:
 
     def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model as it was created."""
-        return self.find(required(request, "ModelName"))
+        return self.find(request["ModelName"])
 
     def delete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Forget the model; jobs that run keep what they have."""
-        self.find(required(request, "ModelName"))
-        del self.stored[request["ModelName"]]
+        name = self.find(request["ModelName"])["ModelName"]
+        del self.stored[name]
+        self._tags.forget(arn(name))
         return {}
 
-    def list(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the summaries that the filters leave, unsorted."""
-        summaries = [
-            {member: model[member] for member in ("ModelName", "ModelArn", "CreationTime")}
-            for model in self.stored.values()
-        ]
-        wanted = request.get("NameContains", "")
-        return [summary for summary in summaries if wanted in summary["ModelName"]]
+    def list(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return one page of the summaries that the filters leave."""
+        found = [m for m in self.stored.values() if listing.passes(m, request, name="ModelName")]
+        page, more = listing.page(
+            request,
+            found,
+            name="ModelName",
+            sort_members={"Name": "ModelName", "CreationTime": "CreationTime"},
+        )
+        return {"Models": [{member: model[member] for member in _SUMMARY} for model in page]} | more
 
     def find(self, name: str) -> dict[str, Any]:
         """Look a model up, in the words of the service when there is none."""
@@ -101,16 +109,3 @@ def containers(model: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "Containers" in model:
         return list(model["Containers"])
     return [model["PrimaryContainer"]]
-
-
-def required(request: Mapping[str, Any], member: str) -> str:
-    """Return a member that must be there."""
-    value = request.get(member)
-    if not isinstance(value, str) or not value:
-        raise Refusal(
-            "ValidationException",
-            "1 validation error detected: Value null at "
-            f"'{member[0].lower()}{member[1:]}' failed to satisfy constraint: "
-            "Member must not be null",
-        )
-    return value

@@ -6,6 +6,7 @@ of the emulator shows which of them can go.
 
 import contextvars
 import json
+import threading
 from typing import Any
 
 from local_cloud import transform_task
@@ -19,7 +20,9 @@ def apply() -> None:
     lambda_errors_have_the_name_of_their_class()
     lambda_logging_is_set_up()
     a_stopped_execution_stays_stopped()
+    an_execution_ends_at_its_time_limit()
     a_task_learns_that_nobody_waits_for_it()
+    a_runtime_error_ends_the_execution()
     ecr_tells_that_an_image_is_missing()
     log_events_are_filtered_by_the_prefix_of_their_stream()
 
@@ -181,6 +184,63 @@ def a_stopped_execution_stays_stopped() -> None:
 
 class _Stopped(BaseException):
     """Leaves an execution's thread; no Retry, no Catch and no `except Exception` may hold it."""
+
+
+def an_execution_ends_at_its_time_limit() -> None:
+    """TimeoutSeconds of a whole state machine is ignored by the emulator."""
+    from ministack.core.responses import now_iso
+    from ministack.services import stepfunctions
+
+    run = stepfunctions._run_execution
+
+    def run_within_limit(arn: str) -> None:
+        execution = stepfunctions._executions.get(arn)
+        limit_s = _time_limit_s(stepfunctions, execution)
+        if limit_s is None:
+            run(arn)
+            return
+
+        def time_out() -> None:
+            if execution["status"] != "RUNNING":
+                return
+            execution["status"] = "TIMED_OUT"
+            execution["error"] = "States.Timeout"
+            execution["stopDate"] = now_iso()
+            details = {"executionTimedOutEventDetails": {"error": "States.Timeout"}}
+            stepfunctions._add_event(execution, "ExecutionTimedOut", details)
+            stepfunctions._emit_execution_status_event(execution)
+
+        # The account and the region of the execution go with the timer's thread.
+        timer = threading.Timer(limit_s, contextvars.copy_context().run, [time_out])
+        timer.daemon = True
+        timer.start()
+        try:
+            run(arn)
+        finally:
+            timer.cancel()
+
+    stepfunctions._run_execution = run_within_limit
+
+
+def _time_limit_s(stepfunctions: Any, execution: Any) -> float | None:
+    machine = execution and stepfunctions._state_machines.get(execution["stateMachineArn"])
+    try:
+        limit_s = json.loads(machine["definition"]).get("TimeoutSeconds") if machine else None
+    except ValueError:
+        return None  # The emulator fails the execution for it.
+    return None if limit_s is None else float(limit_s)
+
+
+def a_runtime_error_ends_the_execution() -> None:
+    """No Retry and no Catch holds States.Runtime on AWS, not even of States.ALL."""
+    from ministack.services import stepfunctions
+
+    matches = stepfunctions._error_matches
+
+    def matches_but_no_runtime_error(error_equals: Any, error: str) -> Any:
+        return error != "States.Runtime" and matches(error_equals, error)
+
+    stepfunctions._error_matches = matches_but_no_runtime_error
 
 
 def a_task_learns_that_nobody_waits_for_it() -> None:

@@ -1,17 +1,19 @@
 """Transform jobs as the service keeps them: statuses, refusals, what Describe and List show."""
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import transform_request
-from local_cloud import emulator
+from local_cloud import emulator, listing
 from local_cloud.job_runner import INTERNAL_ERROR, JobRunner, Outcome
-from local_cloud.models import Models, required
+from local_cloud.models import Models
 from local_cloud.refusals import Refusal, invalid
+from local_cloud.tags import Tags
 
 _LOG = logging.getLogger("local_cloud.transform_jobs")
 
@@ -24,6 +26,11 @@ _SUMMARY = (
     "TransformJobStatus",
     "FailureReason",
 )
+_SORT_MEMBERS = {
+    "Name": "TransformJobName",
+    "CreationTime": "CreationTime",
+    "Status": "TransformJobStatus",
+}
 _NOT_DESCRIBED = ("LastModifiedTime",)
 _IN_EVENT = (
     "TransformJobName",
@@ -38,12 +45,10 @@ _IN_EVENT = (
     "TransformInput",
     "TransformOutput",
     "TransformResources",
-    "CreationTime",
-    "TransformStartTime",
-    "TransformEndTime",
 )
 _TIMES = ("CreationTime", "TransformStartTime", "TransformEndTime")
 _OVER = ("Completed", "Failed", "Stopped")
+_REASON_LIMIT = 1024
 
 
 class TransformJobs:
@@ -52,8 +57,14 @@ class TransformJobs:
     :param instance_quota: how many instances of a type an account may use at once.
     """
 
-    def __init__(self, models: Models, runner: JobRunner, *, instance_quota: int | None) -> None:
+    def __init__(
+        self, models: Models, runner: JobRunner, tags: Tags, *, instance_quota: int | None
+    ) -> None:
         self.stored = emulator.scoped_dict()
+        self._tags = tags
+        tags.cover(
+            lambda resource: any(j["TransformJobArn"] == resource for j in self.stored.values())
+        )
         self._models = models
         self._runner = runner
         self._instance_quota = instance_quota
@@ -73,8 +84,9 @@ class TransformJobs:
             self._must_be_new(name)  # Looking at the input took a while.
             self._must_be_within_quota(request["TransformResources"])
             job = _described(request)
+            self._tags.put(job["TransformJobArn"], request.get("Tags", []))
             self.stored[name] = job
-        self._announce(job)
+            self._announce(job)
         self._runner.start(
             job["TransformJobArn"],
             request,
@@ -86,31 +98,35 @@ class TransformJobs:
 
     def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return all about one job."""
-        job = self._find(required(request, "TransformJobName"))
-        return {member: value for member, value in job.items() if member not in _NOT_DESCRIBED}
+        job = self._find(request["TransformJobName"])
+        with self._changed:
+            return {member: value for member, value in job.items() if member not in _NOT_DESCRIBED}
 
-    def list(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the summaries that the filters leave, unsorted."""
-        return [
-            {member: job[member] for member in _SUMMARY if member in job}
-            for job in self.stored.values()
-            if _matches(job, request)
-        ]
+    def list(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return one page of the summaries that the filters leave."""
+        with self._changed:
+            summaries = [
+                {member: job[member] for member in _SUMMARY if member in job}
+                for job in self.stored.values()
+                if listing.passes(job, request, name="TransformJobName")
+            ]
+        page, more = listing.page(
+            request, summaries, name="TransformJobName", sort_members=_SORT_MEMBERS
+        )
+        return {"TransformJobSummaries": page} | more
 
     def stop(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the job to end; it is Stopping until its processes are gone."""
-        job = self._find(required(request, "TransformJobName"))
+        job = self._find(request["TransformJobName"])
         with self._changed:
-            if job["TransformJobStatus"] in _OVER:
+            status = job["TransformJobStatus"]
+            if status in _OVER:
                 raise invalid(
-                    "The request was rejected because the transform job is in status "
-                    f"{job['TransformJobStatus']}."
+                    f"The request was rejected because the transform job is in status {status}."
                 )
-            stopping = job["TransformJobStatus"] == "InProgress"
-            if stopping:
+            if status == "InProgress":
                 self._set(job, "Stopping")
-        if stopping:
-            self._announce(job)
+        if status == "InProgress":
             self._runner.stop(job["TransformJobArn"])
         return {}
 
@@ -121,13 +137,19 @@ class TransformJobs:
             self._changed.wait_for(lambda: job["TransformJobStatus"] in _OVER, timeout=limit_s)
         return str(job["TransformJobStatus"])
 
+    @contextlib.contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """Keep every job as it is in the meantime."""
+        with self._changed:
+            yield
+
     def interrupted(self) -> None:
-        """Fail the jobs that a former process of this cloud left in flight."""
-        for job in emulator.all_values(self.stored):
+        """Fail the jobs that a former process of this cloud left in flight, and send the events."""
+        for (account, region, _), job in self.stored.all_items():
             if job["TransformJobStatus"] not in _OVER:
-                job["FailureReason"] = INTERNAL_ERROR  # What a lost instance gives on AWS.
-                job["TransformEndTime"] = _now()
-                self._set(job, "Failed")
+                with emulator.scope(account, region):
+                    # What a lost instance gives on AWS.
+                    self._ended(job, Outcome("Failed", INTERNAL_ERROR))
 
     def _must_be_new(self, name: str) -> None:
         if name in self.stored:
@@ -163,29 +185,30 @@ class TransformJobs:
         return job
 
     def _started(self, job: dict[str, Any]) -> None:
-        job["TransformStartTime"] = job["LastModifiedTime"] = _now()
+        with self._changed:
+            job["TransformStartTime"] = job["LastModifiedTime"] = _now()
 
     def _ended(self, job: dict[str, Any], outcome: Outcome) -> None:
         with self._changed:
             job["TransformEndTime"] = _now()
             job.setdefault("TransformStartTime", job["TransformEndTime"])
             if outcome.failure_reason is not None:
-                job["FailureReason"] = outcome.failure_reason[:1024]
+                job["FailureReason"] = outcome.failure_reason[:_REASON_LIMIT]
             self._set(job, outcome.status)
         _LOG.info("job %s: %s", job["TransformJobName"], outcome.status)
-        self._announce(job)
 
     def _set(self, job: dict[str, Any], status: str) -> None:
+        # The events leave in the order of the changes, so both happen under one lock.
         with self._changed:
             job["TransformJobStatus"] = status
             job["LastModifiedTime"] = _now()
             self._changed.notify_all()
+            self._announce(job)
 
     def _announce(self, job: Mapping[str, Any]) -> None:
         detail = {member: job[member] for member in _IN_EVENT if member in job}
-        for member in _TIMES:
-            if member in detail:
-                detail[member] = datetime.fromtimestamp(detail[member], UTC).isoformat()
+        detail |= {member: _iso(job[member]) for member in _TIMES if member in job}
+        detail["Tags"] = self._tags.of(job["TransformJobArn"])
         try:
             emulator.put_event(
                 "aws.sagemaker",
@@ -207,6 +230,11 @@ def _now() -> float:
     return round(time.time(), 3)
 
 
+def _iso(moment: float) -> str:
+    written = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    return written.replace("+00:00", "Z")
+
+
 def _described(request: Mapping[str, Any]) -> dict[str, Any]:
     """Build the Describe shape of a new job; only these defaults are written back (§2)."""
     now = _now()
@@ -225,18 +253,6 @@ def _described(request: Mapping[str, Any]) -> dict[str, Any]:
         "CreationTime": now,
         "LastModifiedTime": now,
     }
-
-
-def _matches(job: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
-    wanted: Iterable[bool] = (
-        request.get("NameContains", "") in job["TransformJobName"],
-        request.get("StatusEquals", job["TransformJobStatus"]) == job["TransformJobStatus"],
-        job["CreationTime"] > request.get("CreationTimeAfter", 0),
-        job["CreationTime"] < request.get("CreationTimeBefore", float("inf")),
-        job["LastModifiedTime"] > request.get("LastModifiedTimeAfter", 0),
-        job["LastModifiedTime"] < request.get("LastModifiedTimeBefore", float("inf")),
-    )
-    return all(wanted)
 
 
 async def _input_must_exist(request: Mapping[str, Any], model: Mapping[str, Any]) -> None:

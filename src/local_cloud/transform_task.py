@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from local_cloud import emulator
+from local_cloud import api_input, emulator
 from local_cloud.refusals import MODELLED, Refusal
 from local_cloud.transform_jobs import TransformJobs
 
@@ -22,6 +22,12 @@ def plug_in(jobs: TransformJobs) -> None:
     """Let state machines run transform jobs of that service."""
 
     def run(resource: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        # SageMaker itself ignores what it does not know; Step Functions does not (reference §8).
+        unknown = api_input.unknown_member("CreateTransformJob", arguments)
+        if unknown is not None:
+            raise emulator.task_error(
+                "States.Runtime", f'The field "{unknown}" is not supported by Step Functions'
+            )
         request = {**arguments, "Tags": [*arguments.get("Tags", []), _MARK]}
         status, answer = emulator.call("sagemaker", "SageMaker.CreateTransformJob", request)
         if status != 200:

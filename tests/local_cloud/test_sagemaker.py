@@ -148,7 +148,7 @@ def test_a_stopped_job_leaves_no_output_and_no_process(
             id="a filter that AWS refuses",
         ),
         pytest.param(
-            {"TransformOutput": {}}, "ValidationException", "S3OutputPath", id="missing member"
+            {"TransformOutput": {}}, "ValidationException", "s3OutputPath", id="missing member"
         ),
     ],
 )
