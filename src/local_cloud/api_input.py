@@ -15,7 +15,7 @@ from botocore.model import ServiceModel, Shape
 
 from local_cloud.refusals import Refusal, invalid
 
-_SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
+TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "string": ((str,), "a String"),
     "integer": ((int,), "an Integer"),
     "long": ((int,), "a Long"),
@@ -24,7 +24,17 @@ _SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
     "boolean": ((bool,), "an Boolean"),  # So the service writes it.
     "timestamp": ((int, float), "milliseconds since epoch"),
 }
+"""The scalar types of the API: what JSON has for them, and what the service calls them."""
+
 _TOKENS = {str: "STRING", int: "NUMBER", float: "DECIMAL"}
+_WITH_LENGTH = ("string", "list", "map")
+# The model's patterns are Java's; Python's re lacks these classes. They stand in one bracket with
+# the underscore, which \w has besides letters and numbers.
+_JAVA_CLASSES = {
+    r"\p{L}": r"\w",
+    r"\p{N}": r"\w",
+    r"\p{Z}": " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
+}
 
 
 def accept(operation: str, request: object) -> dict[str, Any]:
@@ -73,7 +83,7 @@ def _read(shape: Shape, value: Any) -> Any:
             given = _collection(list, value, "Expected list or null")
             return [part if part is None else _read(shape.member, part) for part in given]
         case scalar:
-            return _scalar(value, *_SCALARS[scalar])
+            return _scalar(value, *TYPES[scalar])
 
 
 def _collection(expected: type, value: Any, otherwise: str) -> Any:
@@ -129,7 +139,7 @@ def _violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
 
 
 def _in_list(shape: Shape, value: list[Any], path: str) -> Iterator[str]:
-    if shape.member.type_name in _SCALARS:
+    if shape.member.type_name in TYPES:
         if not all(_valid(shape.member, part) for part in value):
             yield _violation(
                 shape, value, path, f"Member must satisfy constraint: {_all(shape.member)}"
@@ -145,21 +155,26 @@ def _in_list(shape: Shape, value: list[Any], path: str) -> Iterator[str]:
 
 def _constraints(shape: Shape) -> Iterator[tuple[str, Callable[[Any], bool]]]:
     limits = shape.metadata
-    measured, measure = ("length", len) if shape.type_name in _MEASURED else ("value", _itself)
+    has_length = shape.type_name in _WITH_LENGTH
+    measured = "length" if has_length else "value"
+
+    def size(value: Any) -> Any:
+        return len(value) if has_length else value
+
     if "max" in limits:
         yield (
             f"Member must have {measured} less than or equal to {limits['max']}",
-            lambda value: measure(value) <= limits["max"],
+            lambda value: size(value) <= limits["max"],
         )
     if "min" in limits:
         yield (
             f"Member must have {measured} greater than or equal to {limits['min']}",
-            lambda value: measure(value) >= limits["min"],
+            lambda value: size(value) >= limits["min"],
         )
     if "pattern" in limits:
         yield (
             f"Member must satisfy regular expression pattern: {limits['pattern']}",
-            lambda value: _pattern(limits["pattern"]).fullmatch(value) is not None,
+            lambda value: pattern(limits["pattern"]).fullmatch(value) is not None,
         )
     if "enum" in limits:
         yield (
@@ -168,25 +183,15 @@ def _constraints(shape: Shape) -> Iterator[tuple[str, Callable[[Any], bool]]]:
         )
 
 
-_MEASURED = ("string", "list", "map")
-# The model's patterns are Java's; Python's re lacks these classes. They stand in one bracket with
-# the underscore, which \w has besides letters and numbers.
-_JAVA_CLASSES = {
-    r"\p{L}": r"\w",
-    r"\p{N}": r"\w",
-    r"\p{Z}": " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
-}
-
-
 @functools.cache
-def _pattern(java: str) -> re.Pattern[str]:
+def pattern(java: str) -> re.Pattern[str]:
+    """Compile a pattern of the model.
+
+    :raises re.error: it has what neither Python nor we know.
+    """
     for written, meant in _JAVA_CLASSES.items():
         java = java.replace(written, meant)
     return re.compile(java)
-
-
-def _itself(value: Any) -> Any:
-    return value
 
 
 def _valid(shape: Shape, value: Any) -> bool:

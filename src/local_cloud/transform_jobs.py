@@ -76,6 +76,7 @@ class TransformJobs:
             transform_request.validate(request, foresee=False)
         except transform_request.InvalidRequest as error:
             raise invalid("; ".join(error.problems)) from error
+        _must_be_in_s3(request)
         name = request["TransformJobName"]
         self._must_be_new(name)
         model = self._models.for_transform(request["ModelName"])
@@ -258,9 +259,8 @@ def _described(request: Mapping[str, Any]) -> dict[str, Any]:
 async def _input_must_exist(request: Mapping[str, Any], model: Mapping[str, Any]) -> None:
     """Refuse a job without input: the service lists it before it accepts the job (§1.9)."""
     uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
-    scheme, _, rest = uri.partition("://")
-    bucket, _, prefix = rest.partition("/")
-    if scheme != "s3" or await emulator.has_objects(bucket, prefix):
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if await emulator.has_objects(bucket, prefix):
         return
     raise invalid(
         f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that '
@@ -268,3 +268,16 @@ async def _input_must_exist(request: Mapping[str, Any], model: Mapping[str, Any]
         f'that S3 prefix, and that the role "{model.get("ExecutionRoleArn", "")}" has '
         f'"s3:ListBucket" permissions on bucket "{bucket}".'
     )
+
+
+def _must_be_in_s3(request: Mapping[str, Any]) -> None:
+    for uri in (
+        request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"],
+        request["TransformOutput"]["S3OutputPath"],
+        request.get("DataCaptureConfig", {}).get("DestinationS3Uri", "s3://"),
+    ):
+        if not uri.startswith("s3://"):
+            raise invalid(
+                f"a place in the local cloud's S3 must be an s3:// URI, got {uri}; "
+                "write s3://bucket/key"
+            )

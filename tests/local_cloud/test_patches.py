@@ -174,6 +174,32 @@ def test_stopping_an_execution_stops_its_job(cloud: LocalCloud, model: str, buck
     wait_until(lambda: _status(cloud, "stopped-by-execution") == "Stopped")
 
 
+def test_an_execution_ends_at_its_time_limit_and_so_does_its_job(
+    cloud: LocalCloud, model: str, bucket: str
+) -> None:
+    request = _slow_job(cloud, model, bucket, "stopped-by-limit")
+    machine = {**_task(SYNC, request), "TimeoutSeconds": 1}
+    ended = run_machine(cloud, "limited", machine)
+
+    assert (ended["status"], ended["error"]) == ("TIMED_OUT", "States.Timeout")
+    wait_until(lambda: _status(cloud, "stopped-by-limit") == "Stopped")
+    states = cloud.client("stepfunctions")
+    assert states.describe_execution(executionArn=ended["executionArn"])["status"] == "TIMED_OUT"
+
+
+def test_an_execution_within_its_time_limit_succeeds(cloud: LocalCloud) -> None:
+    machine = {
+        "TimeoutSeconds": 1,
+        "StartAt": "Pass",
+        "States": {"Pass": {"Type": "Pass", "End": True}},
+    }
+    ended = run_machine(cloud, "quick-enough", machine)
+    time.sleep(1.2)
+    states = cloud.client("stepfunctions")
+    described = states.describe_execution(executionArn=ended["executionArn"])
+    assert described["status"] == "SUCCEEDED"
+
+
 def test_a_task_that_times_out_stops_its_job(cloud: LocalCloud, model: str, bucket: str) -> None:
     request = _slow_job(cloud, model, bucket, "stopped-by-timeout")
     catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Later"}]

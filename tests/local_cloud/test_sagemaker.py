@@ -1,13 +1,14 @@
 """The SageMaker API and transform jobs, against a model server of the standard library."""
 
 import json
+import re
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from local_cloud import LocalCloud
@@ -50,45 +51,143 @@ def _machine(request: dict[str, Any], resource: str = f"{CREATE}.sync") -> dict[
     return {"QueryLanguage": "JSONata", "StartAt": "Job", "States": {"Job": task}}
 
 
-def test_a_job_scores_its_objects(
-    cloud: LocalCloud, model: str, bucket: str, queue: Callable[[str], Queue]
-) -> None:
-    changes = queue("job-changes")
-    events = cloud.client("events")
+def _call(cloud: LocalCloud, operation: str, body: object) -> tuple[int, dict[str, Any]]:
+    """Call the API as it is on the wire, with nothing checked before."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {
+        "X-Amz-Target": f"SageMaker.{operation}",
+        "Content-Type": "application/x-amz-json-1.1",
+    }
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(cloud.endpoint, data, headers), timeout=20
+        ) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def _changes(
+    cloud: LocalCloud, queue: Callable[[str], Queue], name: str
+) -> Callable[[int], list[dict[str, Any]]]:
+    """Listen to the job of that name; returns how to receive so many of its events."""
+    changes, events = queue(f"changes-{name}"), cloud.client("events")
     pattern = {
         "source": ["aws.sagemaker"],
         "detail-type": ["SageMaker Transform Job State Change"],
-        "detail": {"TransformJobName": ["scores"]},
+        "detail": {"TransformJobName": [name]},
     }
-    events.put_rule(Name="job-changes", EventPattern=json.dumps(pattern))
-    events.put_targets(Rule="job-changes", Targets=[{"Id": "q", "Arn": changes.arn}])
-    _drop(cloud, bucket, "scores", a=b"1,x\n2,y\n", b=b"3,z\n")
-    sagemaker = cloud.client("sagemaker")
+    events.put_rule(Name=f"changes-{name}", EventPattern=json.dumps(pattern))
+    events.put_targets(Rule=f"changes-{name}", Targets=[{"Id": "queue", "Arn": changes.arn}])
+    return changes.receive
 
-    created = sagemaker.create_transform_job(
-        **transform_request("scores", model, bucket, Tags=[{"Key": "team", "Value": "churn"}])
+
+def test_a_job_scores_its_objects(cloud: LocalCloud, model: str, bucket: str) -> None:
+    _drop(cloud, bucket, "scores", a=b"1,x\n2,y\n", b=b"3,z\n")
+    created = cloud.client("sagemaker").create_transform_job(
+        **transform_request("scores", model, bucket)
     )
     job = _wait(cloud, "scores")
 
     assert job["TransformJobStatus"] == "Completed", job
+    assert job["TransformJobArn"] == created["TransformJobArn"]
     assert _output(cloud, bucket, "scores") == {
         "a.csv.out": b"1,X\n2,Y\n",
         "b.csv.out": b"3,Z\n",
     }
-    assert job["TransformJobArn"] == created["TransformJobArn"]
-    assert job["TransformInput"]["CompressionType"] == "None"
-    assert job["TransformOutput"]["KmsKeyId"] == ""
-    assert job["DataProcessing"] == {
-        "InputFilter": "$",
-        "OutputFilter": "$",
-        "JoinSource": "None",
+
+
+def test_describe_shows_the_request_and_the_defaults_that_the_service_writes_back(
+    cloud: LocalCloud, model: str, bucket: str
+) -> None:
+    _drop(cloud, bucket, "plain", a=b"1\n")
+    request = transform_request("plain", model, bucket)
+    cloud.client("sagemaker").create_transform_job(**request)
+    _wait(cloud, "plain")
+    _, job = _call(cloud, "DescribeTransformJob", {"TransformJobName": "plain"})
+
+    times = [job.pop(f"{name}Time") for name in ("Creation", "TransformStart", "TransformEnd")]
+    assert times == sorted(times)
+    assert all(time == round(time, 3) > 1_000_000_000 for time in times)
+    assert any(time % 1 for time in times), "milliseconds are lost"
+    assert job == {
+        **request,
+        "TransformJobArn": "arn:aws:sagemaker:us-east-1:000000000000:transform-job/plain",
+        "TransformJobStatus": "Completed",
+        "TransformInput": {**request["TransformInput"], "CompressionType": "None"},
+        "TransformOutput": {**request["TransformOutput"], "KmsKeyId": ""},
+        "DataProcessing": {"InputFilter": "$", "OutputFilter": "$", "JoinSource": "None"},
     }
-    assert job["CreationTime"] <= job["TransformStartTime"] <= job["TransformEndTime"]
-    assert not {"MaxPayloadInMB", "BatchStrategy", "Tags", "FailureReason"} & job.keys()
-    tags = sagemaker.list_tags(ResourceArn=created["TransformJobArn"])["Tags"]
-    assert tags == [{"Key": "team", "Value": "churn"}]
-    states = [event["detail"]["TransformJobStatus"] for event in changes.receive(2)]
-    assert sorted(states) == ["Completed", "InProgress"]
+
+
+def test_describe_shows_every_member_of_the_request_but_its_tags(
+    cloud: LocalCloud, model: str, bucket: str
+) -> None:
+    _drop(cloud, bucket, "fullest", a=b"1,x\n")
+    request = transform_request(
+        "fullest",
+        model,
+        bucket,
+        MaxConcurrentTransforms=2,
+        MaxPayloadInMB=1,
+        BatchStrategy="SingleRecord",
+        ModelClientConfig={"InvocationsTimeoutInSeconds": 60, "InvocationsMaxRetries": 0},
+        Environment={"COLOUR": "red"},
+        DataProcessing={"InputFilter": "$[0]", "OutputFilter": "$[0,1]", "JoinSource": "Input"},
+        DataCaptureConfig={
+            "DestinationS3Uri": f"s3://{bucket}/fullest/captured",
+            "GenerateInferenceId": False,
+        },
+        ExperimentConfig={"ExperimentName": "autumn", "RunName": "nightly"},
+        Tags=[{"Key": "team", "Value": "churn"}],
+    )
+    request["TransformOutput"]["Accept"] = "text/csv"
+    cloud.client("sagemaker").create_transform_job(**request)
+    assert _wait(cloud, "fullest")["TransformJobStatus"] == "Completed"
+    _, job = _call(cloud, "DescribeTransformJob", {"TransformJobName": "fullest"})
+
+    del request["Tags"]
+    request["TransformInput"]["CompressionType"] = "None"
+    request["TransformOutput"]["KmsKeyId"] = ""
+    assert {member: job[member] for member in request} == request
+    assert "Tags" not in job
+
+
+def test_each_change_of_a_jobs_status_is_an_event(
+    cloud: LocalCloud, model: str, bucket: str, queue: Callable[[str], Queue]
+) -> None:
+    receive = _changes(cloud, queue, "told")
+    _drop(cloud, bucket, "told", a=b"FAIL\n")
+    request = transform_request(
+        "told",
+        model,
+        bucket,
+        MaxPayloadInMB=1,
+        Environment={"A": "b"},
+        Tags=[{"Key": "team", "Value": "churn"}],
+    )
+    cloud.client("sagemaker").create_transform_job(**request)
+    _wait(cloud, "told")
+    began, ended = receive(2)
+
+    arn = "arn:aws:sagemaker:us-east-1:000000000000:transform-job/told"
+    for event, status in ((began, "InProgress"), (ended, "Failed")):
+        assert event["resources"] == [arn]
+        assert event["account"] == "000000000000"
+        assert event["region"] == "us-east-1"
+        detail = event["detail"]
+        assert detail["TransformJobStatus"] == status
+        assert detail["TransformJobArn"] == arn
+        assert detail["Tags"] == {"team": "churn"}
+        assert detail["TransformInput"]["CompressionType"] == "None"
+        for member in ("TransformResources", "ModelName", "MaxPayloadInMB", "Environment"):
+            assert detail[member] == request[member]
+        times = [text for member, text in detail.items() if member.endswith("Time")]
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}Z", text) for text in times)
+    assert began["detail"].keys() & {"TransformEndTime", "FailureReason"} == set()
+    assert ended["detail"]["TransformEndTime"] > ended["detail"]["CreationTime"]
+    assert ended["detail"]["FailureReason"] == "ClientError: See job logs for more information"
 
 
 def test_one_bad_object_fails_the_job_and_the_good_outputs_stay(
@@ -109,8 +208,9 @@ def test_one_bad_object_fails_the_job_and_the_good_outputs_stay(
 
 
 def test_a_stopped_job_leaves_no_output_and_no_process(
-    cloud: LocalCloud, model: str, bucket: str
+    cloud: LocalCloud, model: str, bucket: str, queue: Callable[[str], Queue]
 ) -> None:
+    receive = _changes(cloud, queue, "halted")
     before = cloud_processes.family(cloud.marker)
     _drop(cloud, bucket, "halted", quick=b"1\n", slow=b"SLOW\n")
     sagemaker = cloud.client("sagemaker")
@@ -118,70 +218,137 @@ def test_a_stopped_job_leaves_no_output_and_no_process(
     wait_until(lambda: len(cloud_processes.family(cloud.marker) - before) >= 2)
 
     sagemaker.stop_transform_job(TransformJobName="halted")
+    stopping = sagemaker.describe_transform_job(TransformJobName="halted")["TransformJobStatus"]
+    sagemaker.stop_transform_job(TransformJobName="halted")  # As good as once.
 
+    assert stopping == "Stopping"
     assert _wait(cloud, "halted")["TransformJobStatus"] == "Stopped"
     assert _output(cloud, bucket, "halted") == {}
     wait_until(lambda: not cloud_processes.family(cloud.marker) - before)
-    with pytest.raises(ClientError, match=r"ValidationException.*status Stopped"):
+    states = [event["detail"]["TransformJobStatus"] for event in receive(3)]
+    assert states == ["InProgress", "Stopping", "Stopped"]
+    with pytest.raises(
+        ClientError,
+        match=r"ValidationException.* The request was rejected because the transform job is in "
+        r"status Stopped\.",
+    ):
         sagemaker.stop_transform_job(TransformJobName="halted")
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "message"),
+    ("changes", "message"),
     [
         pytest.param(
             {"ModelName": "nobody"},
-            "ValidationException",
             'Could not find model "arn:aws:sagemaker:us-east-1:000000000000:model/nobody".',
             id="unknown model",
         ),
         pytest.param(
             {"MaxConcurrentTransforms": 20, "MaxPayloadInMB": 6},
-            "ValidationException",
-            "must be at most 100",
+            "MaxConcurrentTransforms * MaxPayloadInMB must be at most 100, got 20 * 6; "
+            "lower one of them",
             id="too much at once",
         ),
         pytest.param(
-            {"DataProcessing": {"OutputFilter": "$['a_b']"}},
-            "ValidationException",
-            "OutputFilter",
+            {"MaxPayloadInMB": 101},
+            "MaxPayloadInMB must be at most 100, got 101; lower it, or give 0 to send payloads of "
+            "any size in chunks",
+            id="payloads too big",
+        ),
+        pytest.param(
+            {
+                "TransformOutput": {"S3OutputPath": "s3://b/o", "Accept": "application/jsonlines"},
+                "DataProcessing": {"OutputFilter": "$['a_b']"},
+            },
+            """Invalid OutputFilter: "$['a_b']". Unexpected "_" in JsonPath. Supported """
+            """operators for "application/jsonlines" are """
+            """['$', '[', ']', '*', '.', ' ', ',', ':', '-', ''']""",
             id="a filter that AWS refuses",
         ),
         pytest.param(
-            {"TransformOutput": {}}, "ValidationException", "s3OutputPath", id="missing member"
+            {
+                "TransformResources": {
+                    "InstanceType": "ml.g5.xlarge",
+                    "InstanceCount": 1,
+                    "VolumeKmsKeyId": "alias/mine",
+                }
+            },
+            "TransformResources.VolumeKmsKeyId must be absent for instance types with local "
+            "storage (g4dn, g5, g6, g6e, trn1), got it with ml.g5.xlarge; remove it, because those "
+            "encrypt in hardware",
+            id="a key for disks that have one",
+        ),
+        pytest.param(
+            {"TransformOutput": {}},
+            "1 validation error detected: Value null at 'transformOutput.s3OutputPath' failed to "
+            "satisfy constraint: Member must not be null",
+            id="missing member",
+        ),
+        pytest.param(
+            {"TransformOutput": {"S3OutputPath": "https://s3.amazonaws.com/b/o"}},
+            "a place in the local cloud's S3 must be an s3:// URI, got "
+            "https://s3.amazonaws.com/b/o; write s3://bucket/key",
+            id="another address of S3",
         ),
     ],
 )
 def test_refuses_what_the_service_refuses(
-    cloud: LocalCloud, model: str, bucket: str, changes: Any, code: str, message: str
+    cloud: LocalCloud, model: str, bucket: str, changes: Any, message: str
 ) -> None:
     _drop(cloud, bucket, "refused", a=b"1\n")
-    with pytest.raises(ClientError) as refused:
-        _unchecked(cloud).create_transform_job(
-            **transform_request("refused", model, bucket, **changes)
-        )
-    assert refused.value.response["Error"]["Code"] == code
-    assert message in refused.value.response["Error"]["Message"]
-
-
-def _unchecked(cloud: LocalCloud) -> Any:
-    """A client that leaves checking to the service."""
-    return boto3.client(
-        "sagemaker",
-        endpoint_url=cloud.endpoint,
-        region_name=cloud.region,
-        aws_access_key_id="000000000000",
-        aws_secret_access_key="local",
-        config=Config(parameter_validation=False),
+    request = transform_request("refused", model, bucket, **changes)
+    assert _call(cloud, "CreateTransformJob", request) == (
+        400,
+        {"__type": "ValidationException", "message": message},
     )
+    assert _call(cloud, "DescribeTransformJob", {"TransformJobName": "refused"})[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "code"),
+    [
+        pytest.param("DescribeModel", b"{", "SerializationException", id="half of a body"),
+        pytest.param("DescribeModel", b"\xff", "SerializationException", id="no text"),
+        pytest.param("DescribeModel", b"[" * 100_000, "SerializationException", id="too deep"),
+        pytest.param("DescribeModel", b"[]", "SerializationException", id="another type"),
+        pytest.param("DescribeModel", b"", "ValidationException", id="no body"),
+        pytest.param("CreateEndpoint", b"{}", "UnknownOperationException", id="another operation"),
+        pytest.param(
+            "ListModels", {"NextToken": "x"}, "ValidationException", id="no page of models"
+        ),
+        pytest.param(
+            "ListTransformJobs", {"NextToken": "x"}, "ValidationException", id="no page of jobs"
+        ),
+    ],
+)
+def test_refuses_what_it_cannot_read(
+    cloud: LocalCloud, operation: str, body: object, code: str
+) -> None:
+    status, answer = _call(cloud, operation, body)
+    assert (status, answer["__type"]) == (400, code)
+
+
+def test_a_member_that_the_api_does_not_have_is_ignored(
+    cloud: LocalCloud, model: str, bucket: str
+) -> None:
+    _drop(cloud, bucket, "odd-member", a=b"1\n")
+    request = transform_request("odd-member", model, bucket, SpotInstances=True)
+    assert _call(cloud, "CreateTransformJob", request)[0] == 200
+    _wait(cloud, "odd-member")
+    _, job = _call(cloud, "DescribeTransformJob", {"TransformJobName": "odd-member"})
+    assert (job["TransformJobStatus"], "SpotInstances" in job) == ("Completed", False)
 
 
 def test_refuses_a_job_without_input_objects(cloud: LocalCloud, model: str, bucket: str) -> None:
     with pytest.raises(ClientError) as refused:
         cloud.client("sagemaker").create_transform_job(**transform_request("empty", model, bucket))
-    message = refused.value.response["Error"]["Message"]
-    assert message.startswith('No S3 objects found under S3 URL "s3://shared-bucket/empty/in/"')
-    assert f'that the role "{ROLE}" has "s3:ListBucket" permissions' in message
+    assert refused.value.response["Error"] == {
+        "Code": "ValidationException",
+        "Message": 'No S3 objects found under S3 URL "s3://shared-bucket/empty/in/" given in input '
+        "data source. Please ensure that the bucket exists in the selected region (us-east-1), "
+        f'that objects exist under that S3 prefix, and that the role "{ROLE}" has '
+        '"s3:ListBucket" permissions on bucket "shared-bucket".',
+    }
 
 
 def test_refuses_a_name_that_was_used_before(cloud: LocalCloud, model: str, bucket: str) -> None:
@@ -237,32 +404,83 @@ def test_refuses_a_model_that_batch_cannot_run(
         sagemaker.create_transform_job(**transform_request(name, name, bucket))
 
 
-def test_models_are_kept_listed_tagged_and_deleted(
-    cloud: LocalCloud, image_dir: Path, model: str
-) -> None:
+def test_models_are_kept_until_they_are_deleted(cloud: LocalCloud, model: str) -> None:
     sagemaker = cloud.client("sagemaker")
-    created = sagemaker.create_model(
-        ModelName="short-lived",
-        Containers=[{"Image": "capitals:1"}, {"Image": "capitals:1"}],
-        ExecutionRoleArn=ROLE,
-        Tags=[{"Key": "a", "Value": "1"}],
-    )
-    sagemaker.add_tags(ResourceArn=created["ModelArn"], Tags=[{"Key": "b", "Value": "2"}])
+    request: dict[str, Any] = {
+        "ModelName": "short-lived",
+        "Containers": [
+            {"Image": "capitals:1", "ContainerHostname": "one", "Environment": {"A": "1"}},
+            {"Image": "capitals:1", "ContainerHostname": "two"},
+        ],
+        "ExecutionRoleArn": ROLE,
+        "VpcConfig": {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]},
+        "EnableNetworkIsolation": True,
+    }
+    created = sagemaker.create_model(**request)
 
-    tags = sagemaker.list_tags(ResourceArn=created["ModelArn"])["Tags"]
-    assert {tag["Key"]: tag["Value"] for tag in tags} == {"a": "1", "b": "2"}
-    assert len(sagemaker.describe_model(ModelName="short-lived")["Containers"]) == 2
-    (listed,) = sagemaker.list_models(NameContains="short")["Models"]
-    assert listed["ModelArn"] == created["ModelArn"]
-    with pytest.raises(ClientError, match="already existing model"):
-        sagemaker.create_model(
-            ModelName="short-lived",
-            PrimaryContainer={"Image": "capitals:1"},
-            ExecutionRoleArn=ROLE,
-        )
+    described = sagemaker.describe_model(ModelName="short-lived")
+    assert {member: described[member] for member in request} == request
+    assert described["ModelArn"] == created["ModelArn"]
+    with pytest.raises(ClientError, match=r'already existing model "arn:.*model/short-lived"'):
+        sagemaker.create_model(**request)
     sagemaker.delete_model(ModelName="short-lived")
-    with pytest.raises(ClientError, match="Could not find model"):
-        sagemaker.describe_model(ModelName="short-lived")
+    for call in (sagemaker.describe_model, sagemaker.delete_model):
+        with pytest.raises(ClientError, match=r'Could not find model "arn:.*model/short-lived"'):
+            call(ModelName="short-lived")
+
+
+def test_models_are_listed_by_filter_order_and_page(cloud: LocalCloud, model: str) -> None:
+    sagemaker = cloud.client("sagemaker")
+    for name in ("listed-b", "listed-c", "listed-a"):
+        sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": "capitals:1"})
+
+    def names(**asked: Any) -> list[str]:
+        _, answer = _call(cloud, "ListModels", {"NameContains": "listed-", **asked})
+        return [listed["ModelName"].removeprefix("listed-") for listed in answer["Models"]]
+
+    assert names() == ["a", "c", "b"]
+    assert names(SortBy="Name", SortOrder="Ascending") == ["a", "b", "c"]
+    (middle,) = _call(cloud, "ListModels", {"NameContains": "listed-c"})[1]["Models"]
+    assert middle.keys() == {"ModelName", "ModelArn", "CreationTime"}
+    assert names(CreationTimeAfter=middle["CreationTime"]) == ["a"]
+    assert names(CreationTimeBefore=middle["CreationTime"]) == ["b"]
+    pages = sagemaker.get_paginator("list_models").paginate(
+        NameContains="listed-", PaginationConfig={"PageSize": 2}
+    )
+    assert [len(page["Models"]) for page in pages] == [2, 1]
+
+
+def test_tags_are_added_listed_replaced_and_deleted(cloud: LocalCloud, model: str) -> None:
+    sagemaker = cloud.client("sagemaker")
+    request: dict[str, Any] = {
+        "ModelName": "tagged",
+        "PrimaryContainer": {"Image": "capitals:1"},
+        "Tags": [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}],
+    }
+    arn = sagemaker.create_model(**request)["ModelArn"]
+
+    def tags() -> dict[str, str]:
+        pages = sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
+        return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
+
+    added = sagemaker.add_tags(
+        ResourceArn=arn, Tags=[{"Key": "b", "Value": "3"}, {"Key": "c", "Value": ""}]
+    )["Tags"]
+    assert {tag["Key"]: tag["Value"] for tag in added} == {"a": "1", "b": "3", "c": ""}
+    sagemaker.delete_tags(ResourceArn=arn, TagKeys=["a", "none"])
+    assert tags() == {"b": "3", "c": ""}
+    many = [{"Key": f"k{number}", "Value": ""} for number in range(49)]
+    with pytest.raises(ClientError, match="at most 50 tags, got 51"):
+        sagemaker.add_tags(ResourceArn=arn, Tags=many)
+    assert tags() == {"b": "3", "c": ""}
+    assert _call(cloud, "ListTags", {"ResourceArn": arn, "NextToken": "x"})[0] == 400
+
+    sagemaker.delete_model(ModelName="tagged")
+    with pytest.raises(ClientError, match=r"Could not find resource arn:.*:model/tagged"):
+        sagemaker.list_tags(ResourceArn=arn)
+    del request["Tags"]
+    sagemaker.create_model(**request)
+    assert tags() == {}
 
 
 def test_refuses_a_model_package(cloud: LocalCloud) -> None:
@@ -279,28 +497,51 @@ def test_refuses_a_model_whose_image_is_not_registered(cloud: LocalCloud) -> Non
         )
 
 
-def test_jobs_are_listed_by_filter_and_page(cloud: LocalCloud, model: str, bucket: str) -> None:
-    sagemaker, names = cloud.client("sagemaker"), [f"page-{n}" for n in range(3)]
-    for name in names:
-        _drop(cloud, bucket, name, a=b"1\n")
+def test_jobs_are_listed_by_filter_order_and_page(
+    cloud: LocalCloud, model: str, bucket: str
+) -> None:
+    sagemaker = cloud.client("sagemaker")
+    for name, body in (("page-b", b"1\n"), ("page-c", b"FAIL\n"), ("page-a", b"1\n")):
+        _drop(cloud, bucket, name, a=body)
         sagemaker.create_transform_job(**transform_request(name, model, bucket))
-    for name in names:
+    for name in ("page-a", "page-b", "page-c"):
         _wait(cloud, name)
+
+    def listed(**asked: Any) -> list[dict[str, Any]]:
+        answer = _call(cloud, "ListTransformJobs", {"NameContains": "page-", **asked})[1]
+        summaries: list[dict[str, Any]] = answer["TransformJobSummaries"]
+        return summaries
+
+    def names(**asked: Any) -> str:
+        return "".join(job["TransformJobName"].removeprefix("page-") for job in listed(**asked))
+
+    assert names() == "acb"
+    assert names(SortBy="Name", SortOrder="Ascending") == "abc"
+    assert names(SortBy="Status", SortOrder="Ascending") == "abc"
+    assert names(StatusEquals="Completed") == "ab"
+    (middle,) = listed(StatusEquals="Failed")
+    assert middle.keys() == {
+        "TransformJobName",
+        "TransformJobArn",
+        "CreationTime",
+        "TransformEndTime",
+        "LastModifiedTime",
+        "TransformJobStatus",
+        "FailureReason",
+    }
+    for time in ("CreationTime", "LastModifiedTime"):
+        later = names(**{f"{time}After": middle[time]})
+        sooner = names(**{f"{time}Before": middle[time]})
+        assert sorted(later + sooner) == ["a", "b"]
     pages = sagemaker.get_paginator("list_transform_jobs").paginate(
         NameContains="page-",
-        StatusEquals="Completed",
         SortBy="Name",
         SortOrder="Ascending",
         PaginationConfig={"PageSize": 2},
     )
-    summaries = [page["TransformJobSummaries"] for page in pages]
-    assert [[job["TransformJobName"] for job in page] for page in summaries] == [
-        ["page-0", "page-1"],
-        ["page-2"],
-    ]
-    second = summaries[0][1]["CreationTime"]
-    later = sagemaker.list_transform_jobs(NameContains="page-", CreationTimeAfter=second)
-    assert [job["TransformJobName"] for job in later["TransformJobSummaries"]] == ["page-2"]
+    assert [
+        [job["TransformJobName"] for job in page["TransformJobSummaries"]] for page in pages
+    ] == [["page-a", "page-b"], ["page-c"]]
 
 
 def test_a_sync_task_returns_what_describe_shows(
@@ -355,6 +596,21 @@ def test_a_refusal_has_the_error_name_of_step_functions(
         cloud.client("sagemaker").create_transform_job(**request)
     ended = run_machine(cloud, name, _machine(transform_request(name, model, bucket, **changes)))
     assert ended["error"] == error
+
+
+def test_a_member_that_step_functions_does_not_have_ends_the_execution(
+    cloud: LocalCloud, model: str, bucket: str
+) -> None:
+    machine = _machine(transform_request("odd-task", model, bucket, SpotInstances=True))
+    machine["States"]["Job"]["Catch"] = [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]
+    machine["States"]["Caught"] = {"Type": "Succeed"}
+    ended = run_machine(cloud, "odd-task", machine)
+
+    assert (ended["status"], ended["error"], ended["cause"]) == (
+        "FAILED",
+        "States.Runtime",
+        'The field "SpotInstances" is not supported by Step Functions',
+    )
 
 
 def test_a_task_without_sync_returns_at_once(cloud: LocalCloud, model: str, bucket: str) -> None:
@@ -467,27 +723,50 @@ def test_refuses_a_job_over_the_quota_and_a_machine_can_wait_for_its_turn(
         )
 
 
-def test_a_job_in_flight_has_failed_after_a_restart(tmp_path: Path, image_dir: Path) -> None:
+def test_models_jobs_and_tags_outlive_a_restart_and_a_job_in_flight_has_failed(
+    tmp_path: Path, image_dir: Path
+) -> None:
+    tags = [{"Key": "team", "Value": "churn"}]
     with LocalCloud(state_dir=tmp_path) as first:
         first.images.register("capitals:1", image_dir)
         first.client("s3").create_bucket(Bucket="kept-bucket")
         sagemaker = first.client("sagemaker")
-        sagemaker.create_model(
-            ModelName="kept", PrimaryContainer={"Image": "capitals:1"}, ExecutionRoleArn=ROLE
-        )
-        _drop(first, "kept-bucket", "cut-off", a=b"SLOW\n")
-        sagemaker.create_transform_job(**transform_request("cut-off", "kept", "kept-bucket"))
+        model_arn = sagemaker.create_model(
+            ModelName="kept",
+            PrimaryContainer={"Image": "capitals:1"},
+            ExecutionRoleArn=ROLE,
+            Tags=tags,
+        )["ModelArn"]
+        receive = _changes(first, lambda name: Queue(first, name), "cut-off")
+        for name, body in (("whole", b"1\n"), ("cut-off", b"SLOW\n")):
+            _drop(first, "kept-bucket", name, a=body)
+            request = transform_request(name, "kept", "kept-bucket", Tags=tags)
+            sagemaker.create_transform_job(**request)
+        whole = _wait(first, "whole")
+        assert [event["detail"]["TransformJobStatus"] for event in receive(1)] == ["InProgress"]
         wait_until(lambda: len(cloud_processes.family(first.marker)) >= 3)
+        port = int(first.endpoint.rpartition(":")[2])  # It is in the URLs of queues.
     assert cloud_processes.family(first.marker) == set()
-    with LocalCloud(state_dir=tmp_path) as second:
-        job = second.client("sagemaker").describe_transform_job(TransformJobName="cut-off")
-        assert job["TransformJobStatus"] == "Failed"
-        assert job["FailureReason"].startswith("InternalServerError: We encountered")
-        second.client("sagemaker").create_transform_job(
-            **transform_request(
-                "goes-on",
-                "kept",
-                "kept-bucket",
-                TransformInput=transform_request("cut-off", "", "kept-bucket")["TransformInput"],
-            )
-        )
+    with LocalCloud(state_dir=tmp_path, port=port) as second:
+        sagemaker = second.client("sagemaker")
+        described = sagemaker.describe_transform_job(TransformJobName="whole")
+        del whole["ResponseMetadata"], described["ResponseMetadata"]
+        assert described == whole
+        assert sagemaker.list_tags(ResourceArn=whole["TransformJobArn"])["Tags"] == tags
+        assert sagemaker.list_tags(ResourceArn=model_arn)["Tags"] == tags
+
+        job = sagemaker.describe_transform_job(TransformJobName="cut-off")
+        reason = "InternalServerError: We encountered an internal error. Please try again."
+        assert (job["TransformJobStatus"], job["FailureReason"]) == ("Failed", reason)
+        (event,) = Queue(second, "changes-cut-off").receive(1)
+        assert event["resources"] == [job["TransformJobArn"]]
+        assert event["detail"]["TransformJobStatus"] == "Failed"
+        assert event["detail"]["FailureReason"] == reason
+        assert event["detail"]["Tags"] == {"team": "churn"}
+
+        again = transform_request("goes-on", "kept", "kept-bucket")
+        again["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] = "s3://kept-bucket/whole/in"
+        sagemaker.create_transform_job(**again)
+        assert _wait(second, "goes-on")["TransformJobStatus"] == "Completed"
+        with pytest.raises(sagemaker.exceptions.ResourceInUse):
+            sagemaker.create_transform_job(**again)
