@@ -42,7 +42,7 @@ def accept(operation: str, request: object) -> dict[str, Any]:
 
     :raises Refusal: in the service's words.
     """
-    shape = _input(operation)
+    shape = shape_of(operation)
     members: dict[str, Any] = _read(shape, request)
     violations = list(_violations(shape, members, ""))
     if violations:
@@ -53,10 +53,11 @@ def accept(operation: str, request: object) -> dict[str, Any]:
 
 def unknown_member(operation: str, request: object) -> str | None:
     """Name the first member of a request that the operation does not have, however deep it is."""
-    return next(_unknown(_input(operation), request), None)
+    return next(_unknown(shape_of(operation), request), None)
 
 
-def _input(operation: str) -> Shape:
+def shape_of(operation: str) -> Shape:
+    """Return what the service's model says of the operation's request."""
     return _service().operation_model(operation).input_shape
 
 

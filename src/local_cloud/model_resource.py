@@ -1,13 +1,17 @@
 """`AWS::SageMaker::Model` for the emulator's CloudFormation."""
 
+import json
 import secrets
 import string
 from typing import Any
+
+from botocore.model import Shape
 
 from local_cloud import api_input, emulator
 from local_cloud.models import Models
 from local_cloud.refusals import Refusal
 
+_CREATE = "CreateModel"
 _NAME_LIMIT = 63
 _ALPHABET = string.ascii_uppercase + string.digits
 
@@ -18,10 +22,10 @@ def plug_in(models: Models) -> None:
     def create(
         logical_id: str, properties: dict[str, Any], stack_name: str
     ) -> tuple[str, dict[str, str]]:
-        request = _booleans({k: v for k, v in properties.items() if v is not None})
+        request = _as_the_api_has_it(api_input.shape_of(_CREATE), properties)
         name = request.setdefault("ModelName", _physical_name(stack_name, logical_id))
         try:
-            models.create(api_input.accept("CreateModel", request))
+            models.create(api_input.accept(_CREATE, request))
         except Refusal as refusal:
             raise ValueError(refusal.message) from refusal
         return name, {"ModelName": name}
@@ -54,9 +58,24 @@ def _physical_name(stack_name: str, logical_id: str) -> str:
     return f"{f'{stack_name}-{logical_id}'[:room].rstrip('-')}-{unique}"
 
 
-def _booleans(properties: dict[str, Any]) -> dict[str, Any]:
-    """Turn the template's "true" into the API's true where the API has a boolean."""
-    isolated = properties.get("EnableNetworkIsolation")
-    if isinstance(isolated, str):
-        properties["EnableNetworkIsolation"] = isolated.lower() == "true"
-    return properties
+def _as_the_api_has_it(shape: Shape, value: Any) -> Any:
+    """Turn a template's "true" into the API's true and its 1 into "1", as CloudFormation does."""
+    match shape.type_name, value:
+        case "structure", dict():
+            return {
+                name: _as_the_api_has_it(shape.members[name], part)
+                if name in shape.members
+                else part
+                for name, part in value.items()
+                if part is not None
+            }
+        case "map", dict():
+            return {key: _as_the_api_has_it(shape.value, part) for key, part in value.items()}
+        case "list", list():
+            return [_as_the_api_has_it(shape.member, part) for part in value]
+        case "boolean", "true" | "false" | "True" | "False":
+            return value.lower() == "true"
+        case "string", bool() | int() | float():
+            return json.dumps(value)
+        case _:
+            return value

@@ -214,6 +214,19 @@ def test_a_task_that_times_out_stops_its_job(cloud: LocalCloud, model: str, buck
     states.stop_execution(executionArn=started["executionArn"])
 
 
+def test_a_runtime_error_ends_the_execution(cloud: LocalCloud) -> None:
+    every = {"ErrorEquals": ["States.ALL"]}
+    machine = _task(
+        SYNC,
+        {"NoSuchMember": 1},
+        Retry=[{**every, "IntervalSeconds": 30}],
+        Catch=[{**every, "Next": "Caught"}],
+    )
+    machine["States"]["Caught"] = {"Type": "Succeed"}
+    ended = run_machine(cloud, "runtime-error", machine)
+    assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
+
+
 def test_ecr_tells_that_an_image_is_missing(cloud: LocalCloud) -> None:
     ecr = cloud.client("ecr")
     ecr.create_repository(repositoryName="images")

@@ -463,6 +463,36 @@ def test_tags_are_added_listed_replaced_and_deleted(cloud: LocalCloud, model: st
     assert tags() == {}
 
 
+def test_a_template_may_write_the_values_of_a_model_as_another_type(
+    cloud: LocalCloud, model: str
+) -> None:
+    formation = cloud.client("cloudformation")
+    properties = {
+        "PrimaryContainer": {
+            "Image": "capitals:1",
+            "Environment": {"WORKERS": 2, "DEBUG": False, "NAME": "x"},
+        },
+        "EnableNetworkIsolation": "true",
+        "Tags": [{"Key": "year", "Value": 2026}],
+    }
+    template = {
+        "Resources": {"Model": {"Type": "AWS::SageMaker::Model", "Properties": properties}},
+        "Outputs": {"Name": {"Value": {"Fn::GetAtt": ["Model", "ModelName"]}}},
+    }
+    formation.create_stack(StackName="typed", TemplateBody=json.dumps(template))
+    formation.get_waiter("stack_create_complete").wait(
+        StackName="typed", WaiterConfig={"Delay": 0.1, "MaxAttempts": 100}
+    )
+    (stack,) = formation.describe_stacks(StackName="typed")["Stacks"]
+    (name,) = (output["OutputValue"] for output in stack["Outputs"])
+    described = cloud.client("sagemaker").describe_model(ModelName=name)
+    container = described["PrimaryContainer"]
+    assert container["Environment"] == {"WORKERS": "2", "DEBUG": "false", "NAME": "x"}
+    assert described["EnableNetworkIsolation"] is True
+    tags = cloud.client("sagemaker").list_tags(ResourceArn=described["ModelArn"])["Tags"]
+    assert tags == [{"Key": "year", "Value": "2026"}]
+
+
 def test_refuses_a_model_package(cloud: LocalCloud) -> None:
     with pytest.raises(ClientError, match="must have an Image"):
         cloud.client("sagemaker").create_model(
@@ -581,10 +611,8 @@ def test_a_refusal_has_the_error_name_of_step_functions(
 def test_a_member_that_step_functions_does_not_have_ends_the_execution(
     cloud: LocalCloud, model: str, bucket: str
 ) -> None:
-    machine = _machine(transform_request("odd-task", model, bucket, SpotInstances=True))
-    machine["States"]["Job"]["Catch"] = [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]
-    machine["States"]["Caught"] = {"Type": "Succeed"}
-    ended = run_machine(cloud, "odd-task", machine)
+    request = transform_request("odd-task", model, bucket, SpotInstances=True)
+    ended = run_machine(cloud, "odd-task", _machine(request))
 
     assert (ended["status"], ended["error"], ended["cause"]) == (
         "FAILED",
