@@ -12,6 +12,7 @@ when the process that holds the job dies: instances end when their standard inpu
 import json
 import logging
 import os
+import selectors
 import shutil
 import signal
 import subprocess
@@ -26,11 +27,12 @@ from typing import Any, Literal
 
 from transform_engine.agent import InstanceResult
 from transform_engine.errors import INTERNAL_ERROR
-from transform_engine.spec import Container, InstanceSpec, JobSpec
-from transform_engine.storage import open_storage, split_uri
+from transform_engine.spec import LIFELINE, Container, InstanceSpec, JobSpec
+from transform_engine.storage import StorageFailed, open_storage, split_uri
 
 _LOG = logging.getLogger("transform_engine.job")
 _FAILURES = 1000
+_MARGIN_S = 5
 
 __all__ = ["Container", "JobResult", "JobSpec", "TransformJob", "summarise"]
 
@@ -113,6 +115,9 @@ class TransformJob:
                     for started in self._instances:
                         started.clean_up()
                     raise
+            if self._stopping.is_set():
+                for started in self._instances:
+                    started.terminate()
         threading.Thread(
             target=self._supervise, name=f"transform-job {self._spec.job_name}", daemon=True
         ).start()
@@ -139,9 +144,11 @@ class TransformJob:
             results = [instance.wait(self._stopping) for instance in self._instances]
             told = [failure for each in self._instances for failure in each.failures]
             result = replace(summarise(results), failures=tuple(told[:_FAILURES]))
-            if result.status == "Stopped":
-                # StopTransformJob: a stopped job leaves no output in S3 (reference §2).
-                self._remove([key for each in results for key in each.outputs])
+            try:
+                self._tidy(result, results)
+            except (StorageFailed, OSError) as error:
+                left = f"what the job leaves must be removable, got: {error}"
+                result = replace(result, detail="\n".join(filter(None, (result.detail, left))))
             self._result = result
         except Exception as error:  # A job must always end, whatever breaks here.
             self._result = JobResult(
@@ -152,12 +159,23 @@ class TransformJob:
                 instance.clean_up()
             self._ended.set()
 
-    def _remove(self, keys: list[str]) -> None:
-        if keys:
-            bucket, _ = split_uri(self._spec.request["TransformOutput"]["S3OutputPath"])
+    def _tidy(self, result: JobResult, results: list[InstanceResult]) -> None:
+        """Remove what must not stay: outputs of a stopped job, and what is half made."""
+        request = self._spec.request
+        lost = [instance.folder for instance in self._instances if instance.is_lost]
+        keys = [key for each in results for key in each.outputs]
+        if lost:
             storage = open_storage(self._spec)
-            for key in keys:
-                storage.delete(bucket, key)
+            places = [request["TransformOutput"]["S3OutputPath"]]
+            if capture := request.get("DataCaptureConfig"):
+                places.append(capture["DestinationS3Uri"])
+            for place in places:
+                for folder in lost:
+                    storage.sweep(*split_uri(place), str(folder))
+        if keys and result.status == "Stopped":
+            # StopTransformJob: a stopped job leaves no output in S3 (reference §2).
+            bucket, _ = split_uri(request["TransformOutput"]["S3OutputPath"])
+            open_storage(self._spec).delete(bucket, *keys)
 
 
 def _environment(job: JobSpec) -> dict[str, str]:
@@ -184,29 +202,47 @@ class _Instance:
     def __init__(self, spec: InstanceSpec, on_event: Callable[[Mapping[str, Any]], None]) -> None:
         self._spec = spec
         self._on_event = on_event
-        self._folder = Path(
+        # Each instance has a disk of its own, as on AWS.
+        self.folder = Path(
             spec.job.work_dir, f"instance-{spec.instance_index}-{uuid.uuid4().hex[:8]}"
         )
-        self._folder.mkdir(parents=True)
-        path = self._folder / "spec.json"
-        # Each instance has a disk of its own, as on AWS.
-        replace(spec, job=replace(spec.job, work_dir=str(self._folder))).write(path)
-        self._errors = self._folder / "stderr.log"
+        self.folder.mkdir(parents=True)
+        self._errors = self.folder / "stderr.log"
+        self._lifeline, lifeline = os.pipe()
+        try:
+            self._process = self._start(lifeline)
+        except OSError:
+            os.close(self._lifeline)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        finally:
+            os.close(lifeline)
+        self._last: Mapping[str, Any] | None = None
+        self._outputs: list[str] = []
+        self.failures: list[tuple[str, str]] = []
+        self._total = self._done = self._failed = 0
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _start(self, lifeline: int) -> "subprocess.Popen[bytes]":
+        path = self.folder / "spec.json"
+        job = replace(self._spec.job, work_dir=str(self.folder))
+        replace(self._spec, job=job).write(path)
         with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "transform_engine.instance", str(path), "--end-with-stdin"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=_environment(spec.job),
+                env=_environment(job) | {LIFELINE: str(lifeline)},
+                pass_fds=(lifeline,),
                 start_new_session=True,
             )
-        self._last: Mapping[str, Any] | None = None
-        self._outputs: list[str] = []
-        self.failures: list[tuple[str, str]] = []
-        self._done = self._failed = 0
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it ended without a word."""
+        return self._last is None
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -215,7 +251,11 @@ class _Instance:
                 event = json.loads(line)
             except ValueError:
                 continue  # Not ours: a library that prints.
-            if event.get("event") == "object":
+            if not isinstance(event, dict):
+                continue
+            if event.get("event") == "started":
+                self._total = event["total"]
+            elif event.get("event") == "object":
                 self._done, self._failed = event["done"], event["failed"]
                 if event["ok"]:
                     self._outputs.append(event["output"])
@@ -238,7 +278,7 @@ class _Instance:
         deadline: float | None = None
         while self._process.poll() is None:
             if stopping.is_set() and deadline is None:
-                deadline = time.monotonic() + self._spec.job.server_stop_timeout_s + 5
+                deadline = time.monotonic() + self._spec.job.server_stop_timeout_s + _MARGIN_S
             if deadline is not None and time.monotonic() > deadline:
                 os.killpg(self._process.pid, signal.SIGKILL)
             try:
@@ -250,12 +290,14 @@ class _Instance:
         if self._last is None:
             if stopping.is_set():
                 return InstanceResult(ok=False, stopped=True, **counts)
+            # All that it had before it has failed with it.
+            counts["failed"] = max(self._total - self._done, self._failed)
             tail = self._errors.read_bytes()[-2000:].decode(errors="replace")
             return InstanceResult(
                 ok=False,
                 failure_reason=INTERNAL_ERROR,
-                detail=f"instance {self._spec.instance_index} must end by itself, got exit code "
-                f"{self._process.returncode}; its last words: {tail or 'none'}",
+                detail=f"instance {self._spec.instance_index} must end by itself, got "
+                f"{_how_it_ended(self._process.returncode)}; its last words: {tail or 'none'}",
                 **counts,
             )
         return InstanceResult(
@@ -267,6 +309,7 @@ class _Instance:
         )
 
     def clean_up(self) -> None:
+        """End what is left of it, with all that it started."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if self._process.poll() is None:
@@ -275,4 +318,14 @@ class _Instance:
         self._reader.join(10)
         self._process.stdin.close()
         self._process.stdout.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        # The servers of a killed instance are ended by their keepers, which takes its time.
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._lifeline, selectors.EVENT_READ)
+            if not selector.select(self._spec.job.server_stop_timeout_s + _MARGIN_S):
+                _LOG.warning("a process of %s does not end", self.folder)
+        os.close(self._lifeline)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _how_it_ended(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"

@@ -25,6 +25,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3
 import obstore
@@ -122,6 +123,9 @@ class S3Storage:
         self._uploads = Path(work_dir, _UPLOADS) if work_dir else None
         self._stores: dict[tuple[str, str | None], S3Store] = {}
         self._session = boto3.Session(region_name=region)
+        if endpoint and self._session.get_credentials() is None:
+            # An emulator takes any, but the clients want some.
+            self._session = boto3.Session("local", "local", region_name=region)
         self._client: Any = None
         self._manager: Any = None
         self._lock = threading.Lock()
@@ -387,6 +391,8 @@ def _client(session: Any, endpoint: str | None) -> Any:
         # What speaks like S3 seldom speaks the newest of it.
         options["request_checksum_calculation"] = "when_required"
         options["response_checksum_validation"] = "when_required"
+        if urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
+            options["proxies"] = {}
     return session.client(
         "s3",
         endpoint_url=endpoint,
