@@ -123,6 +123,12 @@ def test_a_stopped_job_leaves_no_output_and_no_process(
     assert _processes_below(str(tmp_path)) == []
 
 
+def _kill_instances(folder: str) -> None:
+    for pid in _processes_below(folder):
+        if b"transform_engine.instance" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_an_instance_that_is_lost_fails_the_job_and_takes_its_server_with_it(
     request_for: _Request,
     container: _Containers,
@@ -130,24 +136,21 @@ def test_an_instance_that_is_lost_fails_the_job_and_takes_its_server_with_it(
     bucket: FolderStorage,
     tmp_path: Path,
 ) -> None:
-    _write(bucket, "in/a", b"1")
+    for name in "abc":
+        _write(bucket, f"in/{name}", name.encode())
     events: list[Mapping[str, Any]] = []
-    model = container(script=[{"hang": True}])
+    model = container(script=[{"match_body": "a", "body": "ok"}, {"hang": True}])
     spec = job_for(request_for(), [model])
     job = TransformJob(spec, on_event=events.append)
     job.start()
-    _wait_for(events, "started")
-    for pid in _processes_below(str(tmp_path)):
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if b"transform_engine.instance" in command:
-            os.kill(pid, signal.SIGKILL)
+    _wait_for(events, "object")
+    _kill_instances(str(tmp_path))
     result = job.wait(30)
-    assert result.status == "Failed"
+    assert (result.status, result.done, result.failed) == ("Failed", 1, 2)
     assert (result.failure_reason or "").startswith("InternalServerError")
-    deadline = time.monotonic() + 10
-    while _processes_below(str(tmp_path)):
-        assert time.monotonic() < deadline, "the server must be gone"
-        time.sleep(0.05)
+    assert "instance 0 must end by itself, got signal 9 (Killed)" in (result.detail or "")
+    assert [each.key for each in bucket.list("bkt", "out/")] == ["out/a.out"]
+    assert _processes_below(str(tmp_path)) == []
     assert [*Path(spec.work_dir).iterdir()] == []
 
 
