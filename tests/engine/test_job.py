@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,8 @@ def test_an_instance_that_is_lost_fails_the_job_and_takes_its_server_with_it(
         _write(bucket, f"in/{name}", name.encode())
     events: list[Mapping[str, Any]] = []
     model = container(script=[{"match_body": "a", "body": "ok"}, {"hang": True}])
-    spec = job_for(request_for(), [model])
+    stubborn = ("sh", "-c", "trap '' TERM; exec \"$@\"", "sh", *model.command)
+    spec = job_for(request_for(), [replace(model, command=stubborn)])
     job = TransformJob(spec, on_event=events.append)
     job.start()
     _wait_for(events, "object")
