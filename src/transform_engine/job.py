@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from transform_engine.agent import InstanceResult
 from transform_engine.errors import INTERNAL_ERROR
-from transform_engine.spec import LIFELINE, Container, InstanceSpec, JobSpec
+from transform_engine.spec import Container, InstanceSpec, JobSpec
 from transform_engine.storage import StorageFailed, open_storage, split_uri
 
 _LOG = logging.getLogger("transform_engine.job")
@@ -208,6 +208,7 @@ class _Instance:
         )
         self.folder.mkdir(parents=True)
         self._errors = self.folder / "stderr.log"
+        # Held by all its processes, since uvloop lets them inherit it: closes with the last of them.
         self._lifeline, lifeline = os.pipe()
         try:
             self._process = self._start(lifeline)
@@ -234,7 +235,7 @@ class _Instance:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=_environment(job) | {LIFELINE: str(lifeline)},
+                env=_environment(job),
                 pass_fds=(lifeline,),
                 start_new_session=True,
             )

@@ -26,7 +26,7 @@ from transform_engine.http_client import HttpClient, NoReply, TimedOut
 from transform_engine.model_archive import lay_model
 from transform_engine.ports import SERVICE_PORT, claim_service_port, free_ports, listens
 from transform_engine.settings import container_environment
-from transform_engine.spec import LIFELINE, Container, JobSpec
+from transform_engine.spec import Container, JobSpec
 from transform_engine.storage import Storage
 
 _KEEPER = Path(__file__).with_name("keeper.py")
@@ -155,12 +155,6 @@ class RunningServer(ModelServer):
         super().__init__(host, port)
 
 
-def _lifeline() -> tuple[int, ...]:
-    """Return the descriptor that tells the job, when it closes, that all processes are gone."""
-    descriptor = os.environ.get(LIFELINE)
-    return (int(descriptor),) if descriptor else ()
-
-
 class _KeptServer(ModelServer):
     """A server that a program runs, which `keeper.py` keeps and ends."""
 
@@ -220,7 +214,6 @@ class _KeptServer(ModelServer):
                 stdout=end,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=_lifeline(),
             )
 
     async def _read(self, stream: asyncio.StreamReader) -> None:

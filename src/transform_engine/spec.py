@@ -7,10 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-#: The variable that names the file descriptor which the processes of an instance hold until their
-#: end: when the last of them is gone, the job sees it close.
-LIFELINE = "TRANSFORM_LIFELINE"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Container:
