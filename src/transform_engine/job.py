@@ -208,7 +208,7 @@ class _Instance:
         )
         self.folder.mkdir(parents=True)
         self._errors = self.folder / "stderr.log"
-        # Held by all its processes, since uvloop lets them inherit it: closes with the last of them.
+        # uvloop lets all that an instance starts inherit it: it closes with the last of them.
         self._lifeline, lifeline = os.pipe()
         try:
             self._process = self._start(lifeline)
@@ -252,17 +252,17 @@ class _Instance:
                 event = json.loads(line)
             except ValueError:
                 continue  # Not ours: a library that prints.
-            if not isinstance(event, dict):
+            if not isinstance(event, dict) or "event" not in event:
                 continue
-            if event.get("event") == "started":
+            if event["event"] == "started":
                 self._total = event["total"]
-            elif event.get("event") == "object":
+            elif event["event"] == "object":
                 self._done, self._failed = event["done"], event["failed"]
                 if event["ok"]:
                     self._outputs.append(event["output"])
                 elif len(self.failures) < _FAILURES:
                     self.failures.append((event["key"], event["reason"]))
-            elif event.get("event") == "ended":
+            elif event["event"] == "ended":
                 self._last = event
             try:
                 self._on_event({**event, "instance_id": self._spec.instance_id})

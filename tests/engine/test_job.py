@@ -47,6 +47,12 @@ def _wait_for(events: list[Mapping[str, Any]], name: str) -> None:
         time.sleep(0.02)
 
 
+def _kill_instances(folder: str) -> None:
+    for pid in _processes_below(folder):
+        if b"transform_engine.instance" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_a_job_deals_its_objects_out_and_completes(
     request_for: _Request,
     container: _Containers,
@@ -73,6 +79,157 @@ def test_a_job_deals_its_objects_out_and_completes(
     assert [each.key for each in bucket.list("bkt", "out/")] == [f"out/{n}.out" for n in range(5)]
     assert _processes_below(str(tmp_path)) == []
     assert [*Path(spec.work_dir).iterdir()] == []
+
+
+def _files_request(request_for: _Request, tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    """Make a request that reads the folder `in put` and writes the folder `out put`."""
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"{(tmp_path / 'in put').as_uri()}/"}
+    return request_for(
+        TransformInput={"DataSource": {"S3DataSource": source}},
+        TransformOutput={"S3OutputPath": (tmp_path / "out put").as_uri()},
+        **changes,
+    )
+
+
+def _lay(tmp_path: Path, **files: str) -> None:
+    (tmp_path / "in put").mkdir()
+    for name, content in files.items():
+        (tmp_path / "in put" / name).write_text(content)
+
+
+def _outputs(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "out put").rglob("*"))
+
+
+def test_an_object_that_cannot_be_read_fails_alone(
+    request_for: _Request, container: _Containers, job_for: _Job, tmp_path: Path
+) -> None:
+    _lay(tmp_path, a="1\n", c="2\n")
+    (tmp_path / "in put" / "b").symlink_to("nothing")
+    job = TransformJob(job_for(_files_request(request_for, tmp_path), [container("echo_rstrip")]))
+    job.start()
+    result = job.wait(30)
+    assert (result.status, result.done, result.failed) == ("Failed", 2, 1)
+    assert result.failure_reason == "ClientError: See job logs for more information"
+    path = f"{tmp_path}/in put/b"
+    assert result.failures == (
+        (path[1:], f"{path} must be readable, got no such file or directory; check what is there"),
+    )
+    assert _outputs(tmp_path) == ["a.out", "c.out"]
+
+
+def test_a_full_disk_fails_the_objects_that_do_not_fit(
+    request_for: _Request,
+    container: _Containers,
+    job_for: _Job,
+    tmp_path: Path,
+    small_disk: Path,
+) -> None:
+    _lay(tmp_path, a="1\n", b="2" * 2_000_000, c="3\n")
+    request = _files_request(request_for, tmp_path)
+    request["TransformOutput"]["S3OutputPath"] = small_disk.as_uri()
+    job = TransformJob(job_for(request, [container("echo_rstrip")]))
+    job.start()
+    result = job.wait(30)
+    assert (result.status, result.done, result.failed) == ("Failed", 2, 1)
+    ((key, reason),) = result.failures
+    assert key.endswith("/in put/b")
+    assert "no space left on device; free some space" in reason
+    assert sorted(path.name for path in small_disk.iterdir()) == ["a.out", "c.out"]
+
+
+_HALF = [{"match_body": "1", "body": "1" * 400_000}, {"hang": True}]
+
+
+@pytest.mark.parametrize("end", ["killed", "stopped"])
+def test_however_a_job_ends_it_leaves_no_half_made_file(
+    request_for: _Request,
+    container: _Containers,
+    job_for: _Job,
+    tmp_path: Path,
+    end: str,
+) -> None:
+    _lay(tmp_path, a="1\n", b="1\n2\n")
+    events: list[Mapping[str, Any]] = []
+    request = _files_request(request_for, tmp_path, BatchStrategy="SingleRecord")
+    spec = job_for(request, [container(script=_HALF)])
+    job = TransformJob(spec, on_event=events.append)
+    job.start()
+    _wait_for(events, "object")
+    deadline = time.monotonic() + 10
+    while not [*(tmp_path / "out put").glob(".transform-*")]:
+        assert time.monotonic() < deadline, "half of b must be written"
+        time.sleep(0.02)
+    if end == "stopped":
+        job.stop()
+        assert job.wait(30).status == "Stopped"
+        assert _outputs(tmp_path) == []
+    else:
+        _kill_instances(str(tmp_path))
+        assert job.wait(30).status == "Failed"
+        assert _outputs(tmp_path) == ["a.out"]
+    assert [*Path(spec.work_dir).iterdir()] == []
+
+
+def test_a_stop_that_cannot_remove_what_was_written_says_so(
+    request_for: _Request, container: _Containers, job_for: _Job, tmp_path: Path
+) -> None:
+    _lay(tmp_path, a="1\n", b="2\n")
+    events: list[Mapping[str, Any]] = []
+    model = container(script=[{"match_body": "1", "body": "ok"}, {"hang": True}])
+    request = _files_request(request_for, tmp_path)
+    job = TransformJob(job_for(request, [model]), on_event=events.append)
+    job.start()
+    _wait_for(events, "object")
+    output = tmp_path / "out put" / "a.out"
+    output.unlink()
+    output.mkdir()
+    job.stop()
+    result = job.wait(30)
+    assert result.status == "Stopped"
+    assert f"must be removable, got: {output} must be writable, got is a" in (result.detail or "")
+
+
+def test_a_job_that_is_stopped_before_it_starts_stops(
+    request_for: _Request, container: _Containers, job_for: _Job, tmp_path: Path
+) -> None:
+    _lay(tmp_path, a="1\n")
+    spec = job_for(_files_request(request_for, tmp_path), [container(script=[{"hang": True}])])
+    job = TransformJob(spec)
+    job.stop()
+    job.start()
+    assert job.wait(10).status == "Stopped"
+    assert [*Path(spec.work_dir).iterdir()] == []
+
+
+def test_a_job_that_cannot_start_its_processes_leaves_nothing(
+    request_for: _Request, job_for: _Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
+    spec = job_for(_files_request(request_for, tmp_path), [Container(command=("true",))])
+    with pytest.raises(FileNotFoundError, match="no python"):
+        TransformJob(spec).start()
+    assert [*Path(spec.work_dir).iterdir()] == []
+
+
+def test_what_a_library_prints_is_no_event(
+    request_for: _Request,
+    container: _Containers,
+    job_for: _Job,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _lay(tmp_path, a="1\n")
+    (tmp_path / "noise").mkdir()
+    noise = "for each in '1', 'null', '[]', 'no JSON', '{}': print(each, flush=True)"
+    (tmp_path / "noise" / "sitecustomize.py").write_text(noise)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "noise"))
+    events: list[Mapping[str, Any]] = []
+    spec = job_for(_files_request(request_for, tmp_path), [container("echo_rstrip")])
+    job = TransformJob(spec, on_event=events.append)
+    job.start()
+    assert job.wait(30) == JobResult(status="Completed", done=1)
+    assert [event["event"] for event in events] == ["started", "object", "ended"]
 
 
 def test_a_failed_job_says_why_with_the_last_lines_of_the_server(
@@ -122,12 +279,6 @@ def test_a_stopped_job_leaves_no_output_and_no_process(
     assert job.wait(30).status == "Stopped"
     assert [*bucket.list("bkt", "out/")] == []
     assert _processes_below(str(tmp_path)) == []
-
-
-def _kill_instances(folder: str) -> None:
-    for pid in _processes_below(folder):
-        if b"transform_engine.instance" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
 
 
 def test_an_instance_that_is_lost_fails_the_job_and_takes_its_server_with_it(

@@ -295,19 +295,6 @@ def test_fails_when_a_file_may_not_grow_and_leaves_nothing(tmp_path: Path) -> No
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a disk that is small enough to fill")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_fails_when_the_disk_is_full_and_leaves_nothing(
     files: LocalFiles, small_disk: Path
 ) -> None:
