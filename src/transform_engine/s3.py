@@ -354,16 +354,20 @@ class S3Storage:
             with self._uploads.open("a") as file:
                 file.write(json.dumps(note) + "\n")
 
-    def sweep(self, bucket: str, prefix: str, work_dir: str) -> None:
+    def sweep(self, bucket: str, folder: str, work_dir: str) -> None:
         """Abort the uploads that a killed instance left in the making."""
         try:
             notes = Path(work_dir, _UPLOADS).read_text()
         except FileNotFoundError:
             return
         for line in notes.splitlines():
+            upload = json.loads(line)
             # Most of them are complete, and so unknown.
-            with contextlib.suppress(self._boto.exceptions.NoSuchUpload):
-                self._boto.abort_multipart_upload(**json.loads(line))
+            with (
+                self._told("removable", upload["Bucket"], upload["Key"]),
+                contextlib.suppress(self._boto.exceptions.NoSuchUpload),
+            ):
+                self._boto.abort_multipart_upload(**upload)
 
     @contextlib.contextmanager
     def _told(self, doing: str, bucket: str, key: str) -> Iterator[None]:

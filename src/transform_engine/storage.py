@@ -115,10 +115,10 @@ class Storage(Protocol):
     def delete(self, bucket: str, *keys: str) -> None:
         """Remove objects; a missing one is no error."""
 
-    def sweep(self, bucket: str, prefix: str, work_dir: str) -> None:
+    def sweep(self, bucket: str, folder: str, work_dir: str) -> None:
         """Remove what a killed instance left in the making.
 
-        :param prefix: what the keys of its objects start with.
+        :param folder: what the keys of its objects start with, up to a slash.
         :param work_dir: the folder of its scratch files, as the storage that wrote them knew it.
         """
 
@@ -307,9 +307,9 @@ class Places:
         """Remove objects; a missing one is no error."""
         self._of(bucket).delete(bucket, *keys)
 
-    def sweep(self, bucket: str, prefix: str, work_dir: str) -> None:
+    def sweep(self, bucket: str, folder: str, work_dir: str) -> None:
         """Remove what a killed instance left in the making."""
-        self._of(bucket).sweep(bucket, prefix, work_dir)
+        self._of(bucket).sweep(bucket, folder, work_dir)
 
 
 class _OnThisMachine:
@@ -428,10 +428,9 @@ class LocalFiles(_OnThisMachine):
             else:
                 folders.pop()
 
-    def sweep(self, bucket: str, prefix: str, work_dir: str) -> None:
+    def sweep(self, bucket: str, folder: str, work_dir: str) -> None:
         """Remove what a killed instance left in the making."""
-        above, _, _ = f"/{prefix}".rpartition("/")
-        self._sweep(above or "/", work_dir)
+        self._sweep(f"/{folder}", work_dir)
 
 
 class _Folder:
@@ -516,6 +515,6 @@ class FolderStorage(_OnThisMachine):
         for key in sorted((key for key in keys if key.startswith(prefix)), key=str.encode):
             yield StoredObject(bucket, key, self.size(bucket, key))
 
-    def sweep(self, bucket: str, prefix: str, work_dir: str) -> None:
+    def sweep(self, bucket: str, folder: str, work_dir: str) -> None:
         """Remove what a killed instance left in the making."""
         self._sweep(self._bucket(bucket), work_dir)

@@ -8,14 +8,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
 import transform_engine
+from transform_engine.agent import InstanceResult, run_instance
+from transform_engine.data_log import NoLog
+from transform_engine.job import TransformJob
 from transform_engine.s3 import S3Storage
+from transform_engine.spec import Container, InstanceSpec, JobSpec
 from transform_engine.storage import Storage, StorageFailed, write_object
 
 _KEYS = [
@@ -451,3 +455,99 @@ def test_memory_does_not_grow_with_an_object(aws: str, s3: Any) -> None:
     some, much = map(int, subprocess.check_output(command, env=_environment()).split())
     assert s3.head_object(Bucket="bkt", Key="much.out")["ContentLength"] == 96 << 20
     assert much - some < 24
+
+
+def _spec(request: dict[str, Any], model: Container, work_dir: Path, endpoint: str) -> JobSpec:
+    return JobSpec(
+        job_name="job",
+        request=request,
+        containers=(model,),
+        work_dir=str(work_dir),
+        s3_endpoint=endpoint,
+        ping_timeout_s=10,
+        server_stop_timeout_s=2,
+    )
+
+
+def test_a_job_whose_network_goes_fails_soon_and_keeps_what_is_done(
+    aws: str,
+    s3: Any,
+    request_for: Callable[..., dict[str, Any]],
+    container: Callable[..., Container],
+    tmp_path: Path,
+) -> None:
+    for number in range(50):
+        s3.put_object(Bucket="bkt", Key=f"in/{number:02}", Body=b"1\n")
+    with Wire(aws) as wire:
+
+        def see(event: Mapping[str, Any]) -> None:
+            if event["event"] == "object" and event["done"] == 3:
+                wire.close()
+
+        job = _spec(request_for(), container("echo_rstrip"), tmp_path, wire.endpoint)
+        instance = InstanceSpec(
+            job=job, instance_id="i", instance_index=0, instance_count=1, started_at=0
+        )
+        storage = _through(wire)
+
+        async def run() -> InstanceResult:
+            stop = asyncio.Event()
+            return await run_instance(
+                instance, storage=storage, log=NoLog(), stop=stop, on_event=see
+            )
+
+        began = time.monotonic()
+        result = asyncio.run(run())
+    assert time.monotonic() - began < 15
+    assert (result.ok, result.done, result.failed) == (False, 3, 47)
+    assert "got no answer from http://127.0.0.1:" in (result.detail or "")
+    assert "check the network and the endpoint" in (result.detail or "")
+    found = s3.list_objects_v2(Bucket="bkt", Prefix="out/")["Contents"]
+    assert [(each["Key"], each["Size"]) for each in found][:3] == [
+        (f"out/{number:02}.out", 2) for number in range(3)
+    ]
+    assert {each["Size"] for each in found} == {2}
+
+
+def test_a_stopped_job_leaves_nothing_in_s3(
+    aws: str,
+    s3: Any,
+    request_for: Callable[..., dict[str, Any]],
+    container: Callable[..., Container],
+    tmp_path: Path,
+) -> None:
+    for key in "a", "/b c", "hang":
+        s3.put_object(Bucket="bkt", Key=f"in/{key}", Body=key.encode())
+    seen = threading.Event()
+
+    def see(event: Mapping[str, Any]) -> None:
+        if event["event"] == "object" and event["done"] == 2:
+            seen.set()
+
+    script = [{"match_body": "hang", "hang": True}, {"body": "ok"}]
+    job = TransformJob(_spec(request_for(), container(script=script), tmp_path, aws), on_event=see)
+    job.start()
+    assert seen.wait(30)
+    assert len(s3.list_objects_v2(Bucket="bkt", Prefix="out/")["Contents"]) == 2
+    job.stop()
+    assert job.wait(30).status == "Stopped"
+    assert "Contents" not in s3.list_objects_v2(Bucket="bkt", Prefix="out/")
+
+
+def test_fails_when_the_input_is_in_no_bucket(
+    aws: str,
+    s3: Any,
+    request_for: Callable[..., dict[str, Any]],
+    container: Callable[..., Container],
+    tmp_path: Path,
+) -> None:
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://nobkt/in/"}}
+    request = request_for(TransformInput={"DataSource": source})
+    job = TransformJob(_spec(request, container("echo"), tmp_path, aws))
+    job.start()
+    result = job.wait(30)
+    assert (result.status, result.failure_reason) == (
+        "Failed",
+        "ClientError: See job logs for more information",
+    )
+    assert "s3://nobkt/in/ must be listable, got NoSuchBucket" in (result.detail or "")
