@@ -17,7 +17,13 @@ from transform_engine.objects import Task
 from transform_engine.packing import LinePacker, Packer, Payload, too_large
 from transform_engine.records import Gunzip, Recipe
 from transform_engine.settings import Settings
-from transform_engine.storage import CHUNK_BYTES, Output, Storage
+from transform_engine.storage import (
+    CHUNK_BYTES,
+    Output,
+    Storage,
+    must_be_unchanged,
+    open_file,
+)
 
 # Records that are cut one by one take far more memory than their bytes.
 _CUT_BYTES = 64 * 1024
@@ -229,6 +235,8 @@ class ObjectRun:
     async def _commit(self, visible: Awaitable[None]) -> None:
         try:
             await visible
+        except ObjectFailed as failure:
+            self.fail(failure)
         except Exception as error:
             # Whatever a storage raises: this object has no output, and the others may.
             self.fail(self._unwritable(error))
@@ -272,11 +280,12 @@ class ObjectRun:
     # Where payloads come from
 
     def _of_file(self, path: Path, packer: Packer) -> Iterator[Payload]:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        file, before = open_file(path)
         try:
-            size = os.fstat(file).st_size
+            size = before.st_size
             if isinstance(packer, LinePacker) and not self._settings.gzip:
                 yield from self._lines_of_file(file, size, packer)
+                must_be_unchanged(path, file, before)
                 return
             unpack = Gunzip() if self._settings.gzip else None
             step = CHUNK_BYTES if self._settings.split == "None" else _CUT_BYTES
@@ -291,6 +300,7 @@ class ObjectRun:
             if unpack is not None:
                 unpack.end()
             yield from packer.end()
+            must_be_unchanged(path, file, before)
         finally:
             os.close(file)
 

@@ -256,7 +256,8 @@ class S3Storage:
             with contextlib.closing(answer["Body"]) as body:
                 return body.read()
 
-        size = int(answer["ContentRange"].rpartition("/")[2])
+        # What knows no ranges sends all of it.
+        size = int(answer.get("ContentRange", "").rpartition("/")[2] or answer["ContentLength"])
         return size, answer["ETag"], functools.partial(asyncio.to_thread, read)
 
     def download(self, bucket: str, key: str, path: Path) -> None:
@@ -267,7 +268,7 @@ class S3Storage:
             except BotoCoreError:
                 raise  # Some of them are OSErrors, too.
             except OSError as error:
-                raise not_writable(str(path), error) from error
+                raise not_writable(path, error) from error
 
     def path(self, bucket: str, key: str) -> None:
         """Objects in S3 are on no disk of ours."""

@@ -225,12 +225,12 @@ class LocalOutput:
             self._temporary = ""
 
 
-def not_readable(path: str, error: OSError) -> StorageFailed:
+def not_readable(path: str | Path, error: OSError) -> StorageFailed:
     """Say why a local file cannot be read."""
     return StorageFailed(f"{path} must be readable, got {_reason(error)}; {_remedy(error)}")
 
 
-def not_writable(path: str, error: OSError) -> StorageFailed:
+def not_writable(path: str | Path, error: OSError) -> StorageFailed:
     """Say why a local file cannot be written."""
     return StorageFailed(f"{path} must be writable, got {_reason(error)}; {_remedy(error)}")
 
@@ -376,23 +376,41 @@ class _OnThisMachine:
 
 def _pieces(path: str) -> Iterator[bytes]:
     """Return a file's bytes, in pieces, or fail if they are not those of one moment."""
+    file, before = open_file(path)
     try:
-        # A pipe without a writer would be waited for.
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb", 0) as file:
-            before = os.fstat(file.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                raise StorageFailed(f"{path} must be a file, got none; check what is there")
-            read = 0
-            while chunk := file.read(CHUNK_BYTES):
-                read += len(chunk)
-                yield chunk
-            after = os.fstat(file.fileno())
+        while chunk := os.read(file, CHUNK_BYTES):
+            yield chunk
+        must_be_unchanged(path, file, before)
     except OSError as error:
         raise not_readable(path, error) from error
-    if read != before.st_size or before.st_mtime_ns != after.st_mtime_ns:
+    finally:
+        os.close(file)
+
+
+def open_file(path: str | Path) -> tuple[int, os.stat_result]:
+    """Open a file to read it, and return its descriptor and what `must_be_unchanged` wants.
+
+    :raises StorageFailed: it is none, or may not be read.
+    """
+    try:
+        # A pipe without a writer would be waited for.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise not_readable(path, error) from error
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(file)
+        raise StorageFailed(f"{path} must be a file, got none; check what is there")
+    return file, status
+
+
+def must_be_unchanged(path: str | Path, file: int, before: os.stat_result) -> None:
+    """Fail if an open file was written to since `open_file`: then no one has meant its bytes."""
+    after = os.fstat(file)
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise StorageFailed(
-            f"{path} must not change while it is read, got {read} bytes of {before.st_size} "
-            "and a later time of change; run the job again when it is whole"
+            f"{path} must not change while it is read, got {after.st_size} bytes that had "
+            f"{before.st_size}; run the job again when it is whole"
         )
 
 
