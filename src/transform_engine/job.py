@@ -162,7 +162,8 @@ class TransformJob:
     def _tidy(self, result: JobResult, results: list[InstanceResult]) -> None:
         """Remove what must not stay: outputs of a stopped job, and what is half made."""
         request = self._spec.request
-        lost = [instance.folder for instance in self._instances if instance.is_lost]
+        stopped = result.status == "Stopped"
+        lost = [each.folder for each in self._instances if each.was_killed or stopped]
         keys = [key for each in results for key in each.outputs]
         if lost:
             storage = open_storage(self._spec)
@@ -172,7 +173,7 @@ class TransformJob:
             for place in places:
                 for folder in lost:
                     storage.sweep(*split_uri(place), str(folder))
-        if keys and result.status == "Stopped":
+        if keys and stopped:
             # StopTransformJob: a stopped job leaves no output in S3 (reference §2).
             bucket, _ = split_uri(request["TransformOutput"]["S3OutputPath"])
             open_storage(self._spec).delete(bucket, *keys)
@@ -241,9 +242,9 @@ class _Instance:
             )
 
     @property
-    def is_lost(self) -> bool:
-        """Whether it ended without a word."""
-        return self._last is None
+    def was_killed(self) -> bool:
+        """Whether it could not tidy up, even if it has said how it ended."""
+        return self._last is None or self._process.returncode < 0
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -153,6 +153,11 @@ class ObjectRun:
             self._background.cancel()
         self._output.discard()
 
+    async def wait_closed(self) -> None:
+        """Wait until nothing of it goes on behind."""
+        if self._background is not None:
+            await asyncio.wait((self._background,))
+
     # lanes.Sender
 
     def replied(self, payload: Payload, reply: bytes) -> None:

@@ -106,7 +106,7 @@ class Storage(Protocol):
     def output(
         self, bucket: str, key: str, *, scratch: str | None = None, kms_key_id: str | None = None
     ) -> "Output":
-        """Begin an object that appears whole or not at all.
+        """Begin an object that appears whole or not at all; what is wrong, its `write` says.
 
         :param scratch: a folder for what is too long to gather in memory.
         :param kms_key_id: the key that S3 encrypts it with.
@@ -223,6 +223,24 @@ class LocalOutput:
             with contextlib.suppress(OSError):  # Its disk is gone, or somebody was faster.
                 os.unlink(self._temporary)
             self._temporary = ""
+
+
+class _NoOutput:
+    """An object whose key no file can have."""
+
+    def __init__(self, failure: StorageFailed) -> None:
+        self._failure = failure
+
+    def write(self, data: bytes) -> None:
+        """Refuse."""
+        raise self._failure
+
+    def commit(self) -> None:
+        """Refuse."""
+        raise self._failure
+
+    def discard(self) -> None:
+        """Leave the nothing that there is."""
 
 
 def not_readable(path: str | Path, error: OSError) -> StorageFailed:
@@ -351,9 +369,12 @@ class _OnThisMachine:
 
     def output(
         self, bucket: str, key: str, *, scratch: str | None = None, kms_key_id: str | None = None
-    ) -> LocalOutput:
+    ) -> Output:
         """Begin a file that appears whole or not at all; files have no encryption key."""
-        return LocalOutput(self._path(bucket, key), self._mark)
+        try:
+            return LocalOutput(self._path(bucket, key), self._mark)
+        except StorageFailed as failure:
+            return _NoOutput(failure)
 
     def delete(self, bucket: str, *keys: str) -> None:
         """Remove objects; a missing one is no error."""

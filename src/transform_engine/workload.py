@@ -59,6 +59,8 @@ class Workload:
             self._lanes.close()
             for run in self._unfinished:
                 run.close()
+            # An upload that is given up takes a moment until nothing of it is left.
+            await asyncio.gather(*(run.wait_closed() for run in self._unfinished))
 
     def _broke(self, error: Exception) -> None:
         if self._ended is not None and not self._ended.done():

@@ -118,6 +118,46 @@ def test_an_object_that_cannot_be_read_fails_alone(
     assert _outputs(tmp_path) == ["a.out", "c.out"]
 
 
+def test_an_object_whose_name_no_file_can_have_fails_alone(
+    request_for: _Request,
+    container: _Containers,
+    job_for: _Job,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    for name in "../up", "a//b", "fine":
+        _write(bucket, f"in/{name}", b"1\n")
+    request = request_for(TransformOutput={"S3OutputPath": (tmp_path / "out put").as_uri()})
+    job = TransformJob(job_for(request, [container("echo_rstrip")]))
+    job.start()
+    result = job.wait(30)
+    assert (result.status, result.done, result.failed) == ("Failed", 1, 2)
+    assert [key for key, _ in result.failures] == ["in/../up", "in/a//b"]
+    assert all("must have only names between" in reason for _, reason in result.failures)
+    assert _outputs(tmp_path) == ["fine.out"]
+
+
+def test_an_object_that_changes_while_it_is_read_fails(
+    request_for: _Request, container: _Containers, job_for: _Job, tmp_path: Path
+) -> None:
+    _lay(tmp_path, a="1\n" * 50)
+
+    def change(event: Mapping[str, Any]) -> None:
+        if event["event"] == "started":
+            time.sleep(0.2)  # It is open now, and has half a second of work.
+            (tmp_path / "in put" / "a").write_text("2\n" * 50)
+
+    model = container(script=[{"body": "ok", "delay_ms": 10}])
+    request = _files_request(request_for, tmp_path, BatchStrategy="SingleRecord")
+    job = TransformJob(job_for(request, [model]), on_event=change)
+    job.start()
+    result = job.wait(30)
+    assert (result.status, result.failed) == ("Failed", 1)
+    ((_, reason),) = result.failures
+    assert "must not change while it is read" in reason
+    assert _outputs(tmp_path) == []
+
+
 def test_a_full_disk_fails_the_objects_that_do_not_fit(
     request_for: _Request,
     container: _Containers,

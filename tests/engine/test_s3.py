@@ -551,3 +551,26 @@ def test_fails_when_the_input_is_in_no_bucket(
         "ClientError: See job logs for more information",
     )
     assert "s3://nobkt/in/ must be listable, got NoSuchBucket" in (result.detail or "")
+
+
+def test_a_job_that_is_stopped_in_an_upload_leaves_nothing_of_it(
+    aws: str,
+    s3: Any,
+    request_for: Callable[..., dict[str, Any]],
+    container: Callable[..., Container],
+    tmp_path: Path,
+) -> None:
+    s3.put_object(Bucket="bkt", Key="in/large", Body=(b"x" * 99 + b"\n") * 200_000)
+    with Wire(aws) as wire:
+        wire.holds = b"partNumber=2"
+        job = TransformJob(_spec(request_for(), container("echo"), tmp_path, wire.endpoint))
+        job.start()
+        deadline = time.monotonic() + 30
+        while not _uploads(s3):
+            assert time.monotonic() < deadline, "the upload must begin"
+            time.sleep(0.02)
+        job.stop()
+        assert job.wait(30).status == "Stopped"
+    assert _uploads(s3) == []
+    assert "Contents" not in s3.list_objects_v2(Bucket="bkt", Prefix="out/")
+    assert [*tmp_path.glob("instance-*")] == []
