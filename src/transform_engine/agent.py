@@ -22,7 +22,7 @@ from transform_engine.records import Recipe
 from transform_engine.servers import ModelServers
 from transform_engine.settings import Settings, settings_for
 from transform_engine.spec import InstanceSpec
-from transform_engine.storage import Output, Storage, split_uri
+from transform_engine.storage import Output, Storage, StorageFailed, split_uri
 from transform_engine.workload import Workload
 
 Event = Mapping[str, Any]
@@ -152,6 +152,8 @@ class _Agent:
             return list(islice(every, spec.instance_index, None, spec.instance_count))
         except InstanceFailed:
             raise
+        except StorageFailed as failure:
+            raise InstanceFailed(SEE_LOGS, f"the input: {failure}") from failure
         except Exception as error:
             # Whatever a storage raises: without its objects the job has no work.
             raise InstanceFailed(
@@ -165,6 +167,8 @@ class _Agent:
             await write_manifests(
                 self._storage, self._request, progress.done, self._spec.started_at
             )
+        except StorageFailed as failure:
+            raise InstanceFailed(INTERNAL_ERROR, f"the data capture: {failure}") from failure
         except Exception as error:
             # Whatever a storage raises: the outputs are there, but not what was asked for.
             uri = self._request["DataCaptureConfig"]["DestinationS3Uri"]

@@ -398,7 +398,7 @@ class _Unlistable(FolderStorage):
             FolderStorage,
             {"DataCaptureConfig": {"DestinationS3Uri": "s3://no bucket/x"}},
             "InternalServerError",
-            "the data capture must be writable, got StorageFailed",
+            "the data capture: a bucket's name must be letters",
             id="capture",
         ),
     ],

@@ -140,12 +140,12 @@ def test_an_object_whose_name_no_file_can_have_fails_alone(
 def test_an_object_that_changes_while_it_is_read_fails(
     request_for: _Request, container: _Containers, job_for: _Job, tmp_path: Path
 ) -> None:
-    _lay(tmp_path, a="1\n" * 50)
+    _lay(tmp_path, a="1\n" * 200)
 
     def change(event: Mapping[str, Any]) -> None:
         if event["event"] == "started":
-            time.sleep(0.2)  # It is open now, and has half a second of work.
-            (tmp_path / "in put" / "a").write_text("2\n" * 50)
+            time.sleep(0.2)  # It is open now, and has two seconds of work.
+            (tmp_path / "in put" / "a").write_text("2\n" * 200)
 
     model = container(script=[{"body": "ok", "delay_ms": 10}])
     request = _files_request(request_for, tmp_path, BatchStrategy="SingleRecord")
