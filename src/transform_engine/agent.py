@@ -17,7 +17,7 @@ from transform_engine.data_log import LogSink, agent_line
 from transform_engine.errors import INTERNAL_ERROR, SEE_LOGS, InstanceFailed, ObjectFailed
 from transform_engine.http_client import HttpClient
 from transform_engine.object_run import ObjectRun
-from transform_engine.objects import Task, enumerate_tasks, output_key
+from transform_engine.objects import Task, enumerate_tasks, output_key, read_share
 from transform_engine.records import Recipe
 from transform_engine.servers import ModelServers
 from transform_engine.settings import Settings, settings_for
@@ -146,6 +146,8 @@ class _Agent:
     def _share(self) -> list[Task]:
         source = self._request["TransformInput"]["DataSource"]["S3DataSource"]
         spec = self._spec
+        if spec.share is not None:
+            return read_share(Path(spec.share))
         try:
             # Dealt out like cards, so that equal objects make equal shares.
             every = enumerate_tasks(self._storage, source)

@@ -20,13 +20,14 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from transform_engine.agent import InstanceResult
-from transform_engine.errors import INTERNAL_ERROR
+from transform_engine.errors import INTERNAL_ERROR, EngineError
+from transform_engine.objects import deal, enumerate_tasks
 from transform_engine.spec import Container, InstanceSpec, JobSpec
 from transform_engine.storage import StorageFailed, open_storage, split_uri
 
@@ -87,40 +88,54 @@ class TransformJob:
         self._spec = spec
         self._on_event = on_event or (lambda event: None)
         self._instances: list[_Instance] = []
+        self._started_at = 0
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._result: JobResult | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Launch the instances and return.
+        """Launch the instances and return; several, once the objects are dealt out to them.
 
         :raises OSError: the machine cannot; nothing is left running then.
         """
         wanted = int(self._spec.request["TransformResources"]["InstanceCount"])
         count = max(1, min(wanted, self._spec.max_instances or os.cpu_count() or 1))
-        started_at = int(time.time())
+        self._started_at = int(time.time())
+        if count == 1:
+            self._launch([None])
+        threading.Thread(
+            target=self._supervise,
+            args=(count,),
+            name=f"transform-job {self._spec.job_name}",
+            daemon=True,
+        ).start()
+
+    def _launch(self, shares: Sequence[Path | None]) -> None:
         with self._lock:
-            for index in range(count):
+            for index, share in enumerate(shares):
                 instance = InstanceSpec(
                     job=self._spec,
                     instance_id=f"i-{uuid.uuid4().hex[:17]}",
                     instance_index=index,
-                    instance_count=count,
-                    started_at=started_at,
+                    instance_count=len(shares),
+                    started_at=self._started_at,
+                    share=None if share is None else str(share),
                 )
-                try:
-                    self._instances.append(_Instance(instance, self._on_event))
-                except OSError:
-                    for started in self._instances:
-                        started.clean_up()
-                    raise
+                self._instances.append(_Instance(instance, self._on_event))
             if self._stopping.is_set():
                 for started in self._instances:
                     started.terminate()
-        threading.Thread(
-            target=self._supervise, name=f"transform-job {self._spec.job_name}", daemon=True
-        ).start()
+
+    def _deal(self, folder: Path, count: int) -> Sequence[Path | None]:
+        """Look up the objects once for all instances: if each did, a new one would shift shares."""
+        source = self._spec.request["TransformInput"]["DataSource"]["S3DataSource"]
+        shares = [folder / f"share-{index}.jsonl" for index in range(count)]
+        try:
+            deal(enumerate_tasks(open_storage(self._spec), source), shares)
+        except (EngineError, ValueError):
+            return [None] * count  # Each will find out what is wrong, and put it in its log.
+        return shares
 
     def wait(self, timeout_s: float | None = None) -> JobResult:
         """Return the job's end.
@@ -139,8 +154,12 @@ class TransformJob:
             for instance in self._instances:
                 instance.terminate()
 
-    def _supervise(self) -> None:
+    def _supervise(self, count: int) -> None:
+        shares = Path(self._spec.work_dir, f"shares-{uuid.uuid4().hex[:8]}")
         try:
+            if not self._instances:
+                shares.mkdir()
+                self._launch(self._deal(shares, count))
             results = [instance.wait(self._stopping) for instance in self._instances]
             told = [failure for each in self._instances for failure in each.failures]
             result = replace(summarise(results), failures=tuple(told[:_FAILURES]))
@@ -157,6 +176,7 @@ class TransformJob:
         finally:
             for instance in self._instances:
                 instance.clean_up()
+            shutil.rmtree(shares, ignore_errors=True)
             self._ended.set()
 
     def _tidy(self, result: JobResult, results: list[InstanceResult]) -> None:

@@ -1,7 +1,9 @@
 """Which objects a job has, which of them are an instance's, and where their outputs go."""
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,6 +61,20 @@ def enumerate_tasks(storage: Storage, source: Mapping[str, Any]) -> Iterator[Tas
     for found in storage.list(bucket, prefix):
         if found.size or not found.key.endswith("/"):
             yield Task(bucket, found.key, relative_name(prefix, found.key), found.size)
+
+
+def deal(tasks: Iterable[Task], shares: Sequence[Path]) -> None:
+    """Deal objects out like cards, so that equal ones make equal shares, into a file for each."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("w")) for path in shares]
+        for file, task in zip(itertools.cycle(files), tasks, strict=False):
+            file.write(f"{json.dumps([task.bucket, task.key, task.relative, task.size])}\n")
+
+
+def read_share(path: Path) -> list[Task]:
+    """Return the objects of a file that `deal` wrote."""
+    with path.open() as lines:
+        return [Task(*json.loads(line)) for line in lines]
 
 
 def no_objects_message(uri: str, *, region: str, role: str) -> str:

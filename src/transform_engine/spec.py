@@ -117,6 +117,8 @@ class InstanceSpec:
     """One instance of a job: the job and which share of the objects is its own.
 
     :param started_at: the job's start in seconds since 1970, the same for all its instances.
+    :param share: a file that `objects.deal` wrote, with the instance's own objects; without it the
+        instance looks them up and takes every `instance_count`th.
     """
 
     job: JobSpec
@@ -124,6 +126,7 @@ class InstanceSpec:
     instance_index: int
     instance_count: int
     started_at: int
+    share: str | None = None
 
     def write(self, path: Path) -> None:
         """Write what `python -m transform_engine.instance` reads."""
@@ -134,6 +137,7 @@ class InstanceSpec:
             "instance_index": self.instance_index,
             "instance_count": self.instance_count,
             "started_at": self.started_at,
+            "share": self.share,
         }
         path.write_text(json.dumps(spec))
 
@@ -146,6 +150,7 @@ class InstanceSpec:
         spec = json.loads(path.read_text())
         own = {name: spec.pop(name) for name in ("instance_id", "instance_index", "instance_count")}
         started_at = int(spec.pop("started_at", time.time()))
+        share = spec.pop("share", None)
         containers = tuple(
             Container(**{**container, "command": tuple(container.get("command", ()))})
             for container in spec.pop("model")["containers"]
@@ -153,4 +158,4 @@ class InstanceSpec:
         readings = Readings(**spec.pop("readings", {}))
         spec["container_engine"] = tuple(spec.get("container_engine", ()))
         job = JobSpec(containers=containers, readings=readings, **spec)
-        return cls(job=job, started_at=started_at, **own)
+        return cls(job=job, started_at=started_at, share=share, **own)

@@ -101,6 +101,30 @@ def _outputs(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "out put").rglob("*"))
 
 
+def test_no_object_is_lost_when_others_arrive_while_the_job_starts(
+    request_for: _Request, container: _Containers, job_for: _Job, tmp_path: Path
+) -> None:
+    names = [f"a{number}" for number in range(20)]
+    _lay(tmp_path, **dict.fromkeys(names, "1\n"))
+    events: list[Mapping[str, Any]] = []
+    request = _files_request(request_for, tmp_path, TransformResources={"InstanceCount": 2})
+    spec = job_for(request, [container("echo_rstrip")], max_instances=2)
+    job = TransformJob(spec, on_event=events.append)
+    job.start()
+    late = 0
+    while sum(event["event"] == "started" for event in events) < 2:
+        late += 1
+        (tmp_path / "in put" / f"{late:03}").write_text("2\n")  # Sorts before the others.
+        time.sleep(0.005)
+    assert job.wait(30).status == "Completed"
+    transformed = [
+        event["key"].rpartition("/")[2] for event in events if event["event"] == "object"
+    ]
+    assert len(transformed) == len({*transformed})
+    assert {*names} <= {*transformed}
+    assert [*Path(spec.work_dir).iterdir()] == []
+
+
 def test_an_object_that_cannot_be_read_fails_alone(
     request_for: _Request, container: _Containers, job_for: _Job, tmp_path: Path
 ) -> None:
