@@ -16,6 +16,7 @@ from transform_request.jsonpath import Index, Indexes, Name, Names, Path, Slice,
 
 Format = Literal["csv", "json"]
 DEFAULT_READINGS = Readings()
+_DEPTH = 250
 # These five stand in JSON only inside of texts.
 _GO_ESCAPES = (
     (b"<", b"\\u003c"),
@@ -190,6 +191,11 @@ class Rows:
                 orjson.loads(row)
             except orjson.JSONDecodeError:
                 parse_json(row)  # It reads more, and says better what is wrong.
+            else:
+                # Values that are nested deeper than orjson writes may be too deep for us.
+                deep = len(row) > 2 * _DEPTH and row.count(b"[") + row.count(b"{") > _DEPTH
+                if deep:
+                    parse_json(row)
         elif b'"' in row:
             parse_csv(row)
 

@@ -29,7 +29,9 @@ class Splitter(Protocol):
 
 
 def splitter(split: str, *, framed: bool) -> Splitter:
-    """Return the splitter of a SplitType that tells the length of each record."""
+    """Return the splitter of a SplitType other than None."""
+    if split == "Line":
+        return LineSplitter(framed=framed)
     return RecordIOSplitter(framed=framed) if split == "RecordIO" else TFRecordSplitter(framed)
 
 

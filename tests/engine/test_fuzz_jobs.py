@@ -155,8 +155,12 @@ class _InMemory(Storage):
     ) -> _Kept:
         return _Kept(self.objects, key)
 
-    def delete(self, bucket: str, key: str) -> None:
-        self.objects.pop(key, None)
+    def delete(self, bucket: str, *keys: str) -> None:
+        for key in keys:
+            self.objects.pop(key, None)
+
+    def sweep(self, bucket: str, folder: str, work_dir: str) -> None:
+        """Nothing is left in the making."""
 
 
 @dataclass(frozen=True, kw_only=True)
