@@ -205,11 +205,12 @@ def _environment(job: JobSpec) -> dict[str, str]:
     source_root = str(Path(__file__).resolve().parents[1])
     paths = (source_root, environment.get("PYTHONPATH"))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    if job.s3_endpoint is not None:
-        # An emulator takes any credentials, but the clients want some, and no proxy on the way.
+    if job.log_endpoint is not None:
+        # An emulator takes any credentials, but the clients want some.
         environment.setdefault("AWS_ACCESS_KEY_ID", "local")
         environment.setdefault("AWS_SECRET_ACCESS_KEY", "local")
         environment["AWS_EC2_METADATA_DISABLED"] = "true"
+    if job.s3_endpoint is not None:
         for name in ("NO_PROXY", "no_proxy"):
             environment[name] = ",".join(
                 filter(None, (environment.get(name), "127.0.0.1,localhost"))

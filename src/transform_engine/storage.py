@@ -6,6 +6,7 @@ of what was gathered (see `s3`). What a place cannot do is a `StorageFailed` tha
 
 import contextlib
 import errno
+import functools
 import hashlib
 import itertools
 import os
@@ -14,7 +15,7 @@ import shutil
 import stat
 import urllib.parse
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -274,26 +275,30 @@ def _remedy(error: OSError) -> str:
 def open_storage(spec: JobSpec) -> Storage:
     """Return the storage that a job is told to use."""
     mark = in_the_making(spec.work_dir)
-    if spec.s3_folder is not None:
-        return Places(LocalFiles(mark), FolderStorage(Path(spec.s3_folder), mark))
-    # Its clients cost 0.3 s and 30 MB, and are loaded by what needs them.
-    from transform_engine.s3 import S3Storage
 
-    return Places(
-        LocalFiles(mark),
-        S3Storage(endpoint=spec.s3_endpoint, region=spec.region, work_dir=spec.work_dir),
-    )
+    def s3() -> Storage:
+        if spec.s3_folder is not None:
+            return FolderStorage(Path(spec.s3_folder), mark)
+        # Its clients cost 0.3 s and 30 MB, which a job of files does not pay.
+        from transform_engine.s3 import S3Storage
+
+        return S3Storage(endpoint=spec.s3_endpoint, region=spec.region, work_dir=spec.work_dir)
+
+    return Places(LocalFiles(mark), s3)
 
 
 class Places:
-    """Local files, and S3 or what stands for it, as one storage."""
+    """Local files, and S3 or what stands for it, as one storage.
 
-    def __init__(self, files: Storage, s3: Storage) -> None:
+    :param s3: makes it when a bucket is asked for.
+    """
+
+    def __init__(self, files: Storage, s3: Callable[[], Storage]) -> None:
         self._files = files
-        self._s3 = s3
+        self._s3 = functools.cache(s3)
 
     def _of(self, bucket: str) -> Storage:
-        return self._files if bucket == LOCAL else self._s3
+        return self._files if bucket == LOCAL else self._s3()
 
     def list(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
         """Every object whose key starts with the string, in key order."""

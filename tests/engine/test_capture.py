@@ -51,7 +51,7 @@ def _named(storage: Storage, manifest: str) -> list[str]:
 
 @pytest.fixture
 def places(bucket: FolderStorage) -> Places:
-    return Places(LocalFiles(), bucket)
+    return Places(LocalFiles(), lambda: bucket)
 
 
 @pytest.mark.parametrize("destination", ["s3://bkt/cap", "s3://bkt/cap/", "s3://bkt", "FILES"])

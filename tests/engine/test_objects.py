@@ -80,7 +80,7 @@ def test_a_manifests_names_follow_its_prefix_as_they_are(bucket: FolderStorage) 
 def test_a_manifest_of_files_may_name_what_is_in_s3_and_not_the_other_way_round(
     bucket: FolderStorage, tmp_path: Path
 ) -> None:
-    places = Places(LocalFiles(), bucket)
+    places = Places(LocalFiles(), lambda: bucket)
     manifest = tmp_path / "a manifest.json"
     manifest.write_text(json.dumps([{"prefix": f"{tmp_path.as_uri()}/a%20b/"}, "c%20d", "e f"]))
     source = {"S3DataType": "ManifestFile", "S3Uri": manifest.as_uri()}

@@ -358,3 +358,21 @@ def test_many_small_writes_are_few_to_the_disk(files: LocalFiles, tmp_path: Path
     output.commit()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_stime - began < 0.1
     assert (tmp_path / "a").read_bytes() == b"1.0\n" * 300_000
+
+
+_FILE_JOB = """
+import sys
+from transform_engine.spec import JobSpec
+from transform_engine.storage import open_storage, split_uri
+import transform_engine.instance
+storage = open_storage(JobSpec(job_name="j", request={}, containers=(), work_dir="/w"))
+assert [*storage.list(*split_uri(sys.argv[1]))] == []
+print([name for name in ("boto3", "botocore", "obstore") if name in sys.modules])
+"""
+
+
+def test_a_job_of_files_loads_no_client_of_s3(tmp_path: Path) -> None:
+    said = subprocess.check_output(
+        [sys.executable, "-c", _FILE_JOB, tmp_path.as_uri()], env=_environment(), text=True
+    )
+    assert said == "[]\n"
