@@ -9,7 +9,6 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
-from pathlib import Path
 
 from transform_engine.errors import BadInput, ObjectFailed
 from transform_engine.lanes import Lanes, StreamedPayload
@@ -93,11 +92,11 @@ class ObjectRun:
         # What is read ahead, if the object is on no disk of ours.
         self._ready: deque[Payload] | None = None
         self._ready_bytes = 0
-        self._room = asyncio.Event()
+        self._room: asyncio.Event | None = None
         self._all_read = False
         self._background: asyncio.Task[None] | None = None
         self._payloads: Iterator[Payload] = iter(())
-        self._path: Path | None = None
+        self._path: str | None = None
         self._all_taken = self._over = False
 
     def begin(self) -> None:
@@ -105,7 +104,7 @@ class ObjectRun:
         try:
             self._recipe.check()
             if not self._recipe.can_stream:
-                self._path = self._storage.path(self.task.bucket, self.task.key)
+                self._path = self._storage.file_path(self.task.bucket, self.task.key)
         except ObjectFailed as failure:
             self.fail(failure)
         except Exception as error:
@@ -116,6 +115,7 @@ class ObjectRun:
                 self._payloads = self._of_file(self._path, self._recipe.packer())
             else:
                 self._ready = deque()
+                self._room = asyncio.Event()
                 self._background = asyncio.create_task(self._read_ahead())
 
     @property
@@ -284,7 +284,7 @@ class ObjectRun:
 
     # Where payloads come from
 
-    def _of_file(self, path: Path, packer: Packer) -> Iterator[Payload]:
+    def _of_file(self, path: str, packer: Packer) -> Iterator[Payload]:
         file, before = open_file(path)
         try:
             size = before.st_size
@@ -346,26 +346,28 @@ class ObjectRun:
         return pieces(self._storage, self.task, gzip=self._settings.gzip)
 
     async def _put(self, payloads: Iterable[Payload]) -> None:
-        ready = self._ready
+        ready, room = self._ready, self._room
         assert ready is not None
+        assert room is not None
         for payload in payloads:
             ready.append(payload)
             self._ready_bytes += len(payload.body)
             if self._ready_bytes >= _READ_AHEAD_BYTES or len(ready) >= _READ_AHEAD_PAYLOADS:
-                self._room.clear()
+                room.clear()
                 self._lanes.wake()
-                await self._room.wait()
+                await room.wait()
         self._lanes.wake()
 
     def _read(self) -> Payload | None:
-        ready = self._ready
+        ready, room = self._ready, self._room
+        assert room is not None
         if not ready:
-            self._room.set()
+            room.set()
             return None
         payload = ready.popleft()
         self._ready_bytes -= len(payload.body)
         if len(ready) < _READ_AHEAD_PAYLOADS // 2 and self._ready_bytes < _READ_AHEAD_BYTES // 2:
-            self._room.set()
+            room.set()
         return payload
 
     async def _stream(self) -> None:
@@ -423,10 +425,10 @@ def _line_end(file: int, at: int, end: int) -> int:
     return at
 
 
-def _count_lines(path: Path, at: int, end: int) -> int:
+def _count_lines(path: str, at: int, end: int) -> int:
     """Count the lines between two places of a file; a last one without a line feed counts, too."""
     count, last = 0, b"\n"
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         file.seek(at)
         while at < end and (piece := file.read(min(CHUNK_BYTES, end - at))):
             count += piece.count(b"\n")

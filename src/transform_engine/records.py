@@ -26,6 +26,9 @@ from transform_request.jsonpath import InvalidJsonPath, Path, parse
 class Recipe:
     """What a job does to each record before the model and to each reply after it.
 
+    :ivar can_stream: an object's bytes go out as they come in: in chunks, and nothing reads them.
+    :ivar keeps_bodies: `output` needs the body of a payload again.
+
     Made once a job; a filter that cannot work is told by `check`, since it fails each object.
     """
 
@@ -41,6 +44,18 @@ class Recipe:
         self.reads_replies = settings.join or settings.inference_id or not self._output.is_root
         if self._problem is None:
             self._problem = self._format_problem()
+        lines_as_they_are = (
+            settings.split == "Line"
+            and not (settings.single or self.filters_input)
+            and settings.readings.lines_as_they_are
+        )
+        self._packs_lines = lines_as_they_are and settings.limit_bytes is not None
+        self.keeps_bodies = settings.join and self._packs_lines
+        self.can_stream = (
+            settings.limit_bytes is None
+            and not (self.filters_input or settings.join)
+            and (settings.split == "None" or lines_as_they_are)
+        )
         # Only picking members is done without parsing, where nothing else is asked for.
         plain = not (settings.inference_id or settings.readings.changes_json)
         self._input_members = self._members(self._input, self._input_rows) if plain else None
@@ -98,7 +113,8 @@ class Recipe:
                 limit=settings.limit_bytes,
                 filtered=self.filters_input,
             )
-        if self._sends_lines_as_they_are and settings.limit_bytes is not None:
+        if self._packs_lines:
+            assert settings.limit_bytes is not None
             read = self._read_lines if settings.join else None
             return LinePacker(limit=settings.limit_bytes, read=read)
         return RecordPacker(
@@ -120,30 +136,6 @@ class Recipe:
             strip_carriage_return=not readings.carriage_return_in_record,
             skip_blank=not readings.blank_line_is_record,
         )
-
-    @property
-    def _sends_lines_as_they_are(self) -> bool:
-        settings = self._settings
-        return (
-            settings.split == "Line"
-            and not (settings.single or self.filters_input)
-            and settings.readings.lines_as_they_are
-        )
-
-    @property
-    def can_stream(self) -> bool:
-        """Whether an object's bytes go out as they come in: chunked, and nothing reads them."""
-        settings = self._settings
-        return (
-            settings.limit_bytes is None
-            and not (self.filters_input or settings.join)
-            and (settings.split == "None" or self._sends_lines_as_they_are)
-        )
-
-    @property
-    def keeps_bodies(self) -> bool:
-        """Whether `output` needs the body of a payload again."""
-        return self._settings.join and self._sends_lines_as_they_are
 
     def _read_lines(self, body: bytes) -> Any:
         """Look at what a join will need of a body that is sent as it is.

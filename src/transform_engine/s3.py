@@ -270,7 +270,7 @@ class S3Storage:
             except OSError as error:
                 raise not_writable(path, error) from error
 
-    def path(self, bucket: str, key: str) -> None:
+    def file_path(self, bucket: str, key: str) -> None:
         """Objects in S3 are on no disk of ours."""
 
     def output(

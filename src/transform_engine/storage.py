@@ -101,7 +101,7 @@ class Storage(Protocol):
     def download(self, bucket: str, key: str, path: Path) -> None:
         """Write an object to a local file."""
 
-    def path(self, bucket: str, key: str) -> Path | None:
+    def file_path(self, bucket: str, key: str) -> str | None:
         """Return the file that holds an object's bytes; None if it is not on this machine."""
 
     def output(
@@ -316,9 +316,9 @@ class Places:
         """Write an object to a local file."""
         self._of(bucket).download(bucket, key, path)
 
-    def path(self, bucket: str, key: str) -> Path | None:
+    def file_path(self, bucket: str, key: str) -> str | None:
         """Return the file that holds an object's bytes; None if it is not on this machine."""
-        return self._of(bucket).path(bucket, key)
+        return self._of(bucket).file_path(bucket, key)
 
     def output(
         self, bucket: str, key: str, *, scratch: str | None = None, kms_key_id: str | None = None
@@ -346,14 +346,15 @@ class _OnThisMachine:
 
     def path(self, bucket: str, key: str) -> Path:
         """Return the file that holds an object's bytes."""
-        return Path(self._path(bucket, key))
+        return Path(self.file_path(bucket, key))
 
-    def _path(self, bucket: str, key: str) -> str:
+    def file_path(self, bucket: str, key: str) -> str:
+        """Return the file that holds an object's bytes."""
         raise NotImplementedError
 
     def size(self, bucket: str, key: str) -> int:
         """Return an object's size in bytes."""
-        path = self._path(bucket, key)
+        path = self.file_path(bucket, key)
         try:
             return os.stat(path).st_size
         except OSError as error:
@@ -361,12 +362,12 @@ class _OnThisMachine:
 
     async def chunks(self, bucket: str, key: str) -> AsyncIterator[bytes]:
         """An object's bytes, in pieces."""
-        for chunk in _pieces(self._path(bucket, key)):
+        for chunk in _pieces(self.file_path(bucket, key)):
             yield chunk
 
     def download(self, bucket: str, key: str, path: Path) -> None:
         """Write an object to a local file."""
-        source = self._path(bucket, key)
+        source = self.file_path(bucket, key)
         try:
             shutil.copyfile(source, path)
         except OSError as error:
@@ -377,14 +378,14 @@ class _OnThisMachine:
     ) -> Output:
         """Begin a file that appears whole or not at all; files have no encryption key."""
         try:
-            return LocalOutput(self._path(bucket, key), self._mark)
+            return LocalOutput(self.file_path(bucket, key), self._mark)
         except StorageFailed as failure:
             return _NoOutput(failure)
 
     def delete(self, bucket: str, *keys: str) -> None:
         """Remove objects; a missing one is no error."""
         for key in keys:
-            path = self._path(bucket, key)
+            path = self.file_path(bucket, key)
             try:
                 os.unlink(path)
             except FileNotFoundError:
@@ -448,13 +449,16 @@ class LocalFiles(_OnThisMachine):
     (`..`, an empty segment) are refused.
     """
 
-    def _path(self, bucket: str, key: str) -> str:
-        if {"", ".", ".."} & {*key.split("/")} or "\0" in key:
+    def file_path(self, bucket: str, key: str) -> str:
+        """Return the file that holds an object's bytes."""
+        path = f"/{key}"
+        framed = f"{path}/"
+        if "//" in framed or "/./" in framed or "/../" in framed or "\0" in key:
             raise StorageFailed(
                 f"a local file's path must have only names between its slashes, got {'/' + key!r}; "
                 "rename the object"
             )
-        return f"/{key}"
+        return path
 
     def list(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
         """Every file whose path starts with the string, in the order of paths."""
@@ -534,7 +538,8 @@ class FolderStorage(_OnThisMachine):
         super().__init__(mark)
         self.root = root
 
-    def _path(self, bucket: str, key: str) -> str:
+    def file_path(self, bucket: str, key: str) -> str:
+        """Return the file that holds an object's bytes."""
         name = urllib.parse.quote(key, safe=" ")
         if name.startswith("."):
             name = "%2E" + name[1:]  # A leading dot marks files in the making.

@@ -67,9 +67,9 @@ def test_manifests_lie_under_the_hour_in_which_the_job_started(
     ((read,), (written,)) = captured["input/2022/08/30/00"], captured["output/2022/08/30/00"]
     assert _named(places, read) == ["s3://bkt/in/a.csv", "s3://bkt/in/b/x.csv"]
     assert _named(places, written) == ["s3://bkt/out/a.csv.out", "s3://bkt/out/b/x.csv.out"]
-    path = places.path(*split_uri(read))
+    path = places.file_path(*split_uri(read))
     assert path is not None
-    assert json.loads(path.read_text()) == [{"prefix": "s3://bkt/in/"}, "a.csv", "b/x.csv"]
+    assert json.loads(Path(path).read_text()) == [{"prefix": "s3://bkt/in/"}, "a.csv", "b/x.csv"]
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_a_manifest_of_inputs_names_the_very_keys(
     done = [Task("bkt", key, relative, None) for key, relative in tasks]
     asyncio.run(write_manifests(places, _request("s3://bkt/out", "s3://bkt/cap"), done, _STARTED))
     (manifest,) = _captured(places, "s3://bkt/cap")["input/2022/08/30/00"]
-    path = places.path(*split_uri(manifest))
+    path = places.file_path(*split_uri(manifest))
     assert path is not None
-    assert json.loads(path.read_text()) == entries
+    assert json.loads(Path(path).read_text()) == entries
     assert _named(places, manifest) == [f"s3://bkt/{key}" for key, _ in tasks]
 
 

@@ -147,7 +147,7 @@ class _InMemory(Storage):
     def download(self, bucket: str, key: str, path: Path) -> None:
         path.write_bytes(self.objects[key])
 
-    def path(self, bucket: str, key: str) -> None:
+    def file_path(self, bucket: str, key: str) -> None:
         return None
 
     def output(
