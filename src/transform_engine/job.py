@@ -9,6 +9,7 @@ No asyncio in the interface. Every process that a job starts is gone when `wait`
 when the process that holds the job dies: instances end when their standard input closes.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -20,14 +21,14 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from transform_engine.agent import InstanceResult
 from transform_engine.errors import INTERNAL_ERROR, EngineError
-from transform_engine.objects import deal, enumerate_tasks
+from transform_engine.objects import Task, deal, enumerate_tasks, output_key, read_share
 from transform_engine.spec import Container, InstanceSpec, JobSpec
 from transform_engine.storage import StorageFailed, open_storage, split_uri
 
@@ -46,7 +47,7 @@ class JobResult:
     :param detail: what a person needs to know beyond it, with the server's last log lines.
     :param done: how many objects have their output.
     :param failed: how many have none.
-    :param failures: the first 1,000 that failed by themselves, as key and reason.
+    :param failures: the first 1,000 of them, as key and reason.
     """
 
     status: Literal["Completed", "Failed", "Stopped"]
@@ -315,6 +316,9 @@ class _Instance:
                 return InstanceResult(ok=False, stopped=True, **counts)
             # All that it had before it has failed with it.
             counts["failed"] = max(self._total - self._done, self._failed)
+            many = min(counts["failed"] - self._failed, _FAILURES)
+            left = itertools.islice(self._unfinished(), many)
+            self.failures += [(task.key, INTERNAL_ERROR) for task in left]
             tail = self._errors.read_bytes()[-2000:].decode(errors="replace")
             return InstanceResult(
                 ok=False,
@@ -330,6 +334,25 @@ class _Instance:
             stopped=self._last.get("stopped", False),
             **counts,
         )
+
+    def _unfinished(self) -> Iterator[Task]:
+        """Return the objects of its share that it has said nothing of."""
+        spec, request = self._spec, self._spec.job.request
+        _, prefix = split_uri(request["TransformOutput"]["S3OutputPath"])
+        done, failed = {*self._outputs}, {key for key, _ in self.failures}
+        share: Iterator[Task]
+        try:
+            if spec.share is None:
+                source = request["TransformInput"]["DataSource"]["S3DataSource"]
+                every = enumerate_tasks(open_storage(spec.job), source)
+                share = itertools.islice(every, spec.instance_index, None, spec.instance_count)
+            else:
+                share = iter(read_share(Path(spec.share)))
+            for task in share:
+                if output_key(prefix, task.relative) not in done and task.key not in failed:
+                    yield task
+        except EngineError:
+            return  # They cannot be looked up any more; their number is known.
 
     def clean_up(self) -> None:
         """End what is left of it, with all that it started."""

@@ -514,6 +514,8 @@ def _reason(error: Exception) -> str:
         said = " ".join(said.split())[:_REASON_LENGTH]
         return f"{code} ({said})" if said else code
     if isinstance(error, BaseError):
+        if "TimedOut" in text:
+            return "timed out"
         # Its last words are the first cause.
         told = re.findall(r'(?:message|error): "([^"]*)"', text)
         text = told[-1] if told else text.partition("\n")[0]

@@ -366,6 +366,8 @@ def test_an_instance_that_is_lost_fails_the_job_and_takes_its_server_with_it(
     assert (result.status, result.done, result.failed) == ("Failed", 1, 2)
     assert (result.failure_reason or "").startswith("InternalServerError")
     assert "instance 0 must end by itself, got signal 9 (Killed)" in (result.detail or "")
+    assert [key for key, _ in result.failures] == ["in/b", "in/c"]
+    assert all(reason.startswith("InternalServerError: ") for _, reason in result.failures)
     assert [each.key for each in bucket.list("bkt", "out/")] == ["out/a.out"]
     assert _processes_below(str(tmp_path)) == []
     assert [*Path(spec.work_dir).iterdir()] == []
