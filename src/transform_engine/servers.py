@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from transform_engine.data_log import LogSink
+from transform_engine.data_log import LogSink, agent_line
 from transform_engine.engines import BINDS_LABEL, find_image
 from transform_engine.errors import NO_PING, InstanceFailed
 from transform_engine.http_client import HttpClient, NoReply, TimedOut
@@ -347,6 +347,8 @@ class ContainerServer(_KeptServer):
         )
         model = None if self._container.model_data_url is None else await self._model(storage, base)
         engine = image.engine
+        if self._pipeline and not image.binds:
+            self._tell(f"{self.title}'s image lacks the label {BINDS_LABEL}=true; {_ADD_LABEL}")
         bind = image.binds and (engine.shares_network or self._pipeline)
         if engine.shares_network and not image.binds:
             await self._take_service_port()
@@ -372,10 +374,12 @@ class ContainerServer(_KeptServer):
                 NO_PING,
                 f"{self.title} must listen where SAGEMAKER_BIND_TO_PORT says, since it shares the "
                 f"machine's ports with the others, got an image without the label {BINDS_LABEL}="
-                "true; add the label once the image does so",
+                f"true; {_ADD_LABEL}",
             )
         deadline = time.monotonic() + self._job.ping_timeout_s
-        while (claim := claim_service_port()) is None:
+        if (claim := claim_service_port()) is None:
+            self._tell(f"{self.title} waits for port {SERVICE_PORT}, which another instance has")
+        while claim is None:
             if time.monotonic() > deadline:
                 raise InstanceFailed(
                     NO_PING,
@@ -385,8 +389,12 @@ class ContainerServer(_KeptServer):
                     "instance each",
                 )
             await asyncio.sleep(_CLAIM_PAUSE_S)
+            claim = claim_service_port()
         self._claim = claim
         self._move(self.host, SERVICE_PORT)
+
+    def _tell(self, text: str) -> None:
+        self._log.agent(agent_line(text))
 
     async def stop(self) -> None:
         """End the container and leave nothing of it."""
@@ -405,6 +413,10 @@ def _exit(code: int) -> str:
 
 _INHERITED = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "USER", "LD_LIBRARY_PATH"}
+)
+_ADD_LABEL = (
+    "the service asks for it in a pipeline: let it listen where SAGEMAKER_BIND_TO_PORT says, and "
+    "add the label"
 )
 _ADVICE = {
     "/opt/ml/model": "a process finds its model where SM_MODEL_DIR says, and not in /opt/ml/model: "

@@ -19,7 +19,8 @@ class Container:
     :param image: an image that the machine's container engine has, run as `IMAGE serve`.
     :param url: such as `http://127.0.0.1:8080`; neither started nor ended by the job.
     :param model_data_url: a `tar.gz` at an `s3://` or `file://` URI, or a folder at a `file://`
-        URI that ends in `/`; the server finds it unpacked, see `SM_MODEL_DIR`.
+        URI that ends in `/`. An image finds it unpacked at `/opt/ml/model`, which it can only
+        read, and a process where `SM_MODEL_DIR` says.
     :param environment: the model's variables; the job's win over them.
     :param name: ContainerHostname, which names the log stream in a pipeline.
     """
@@ -90,8 +91,9 @@ class JobSpec:
     :param log_endpoint: where CloudWatch Logs answers.
     :param log_dir: a folder for the logs, in files named as CloudWatch's streams are, with `.log`
         behind; unused with `log_endpoint`. With neither the logs are not kept.
-    :param container_engine: the command of docker or podman with its global options; empty is the
-        first one that is on PATH.
+    :param container_engine: the command of docker or podman with its global options, then, after
+        the word `run`, options for each run: `("podman", "--runtime", "runc", "run", "--network",
+        "host")`. Empty is the first of docker and podman that has the image.
     :param max_instances: how many instances this machine can take; None is its number of CPUs.
     """
 

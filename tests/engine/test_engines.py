@@ -289,15 +289,18 @@ def test_nothing_of_a_container_is_left_however_its_job_ends(
     assert [*Path(spec.work_dir).iterdir()] == []
 
 
-def _start(job: JobSpec, bucket: FolderStorage, base: Path) -> None:
+def _start(job: JobSpec, bucket: FolderStorage, base: Path) -> MemoryLog:
+    log = MemoryLog()
+
     async def scenario() -> None:
-        servers = ModelServers(job, MemoryLog())
+        servers = ModelServers(job, log)
         try:
             await servers.start(bucket, base)
         finally:
             await servers.stop()
 
     asyncio.run(scenario())
+    return log
 
 
 def test_fails_when_an_image_has_no_program_to_serve_with(
@@ -330,6 +333,29 @@ def test_fails_when_an_image_of_a_pipeline_would_take_the_port_of_another(
     job = job_for(request_for(), pipeline, container_engine=podman.engine("host"))
     with pytest.raises(InstanceFailed, match=rf"server second must listen .*{BINDS_LABEL}=true"):
         _start(job, bucket, tmp_path)
+    assert podman.left() == []
+
+
+@pytest.mark.parametrize("network", ["bridge"], indirect=True)
+def test_an_image_with_a_network_of_its_own_may_lack_the_label_of_a_pipeline(
+    network: str,
+    podman: _Podman,
+    request_for: _Request,
+    job_for: _Job,
+    bucket: FolderStorage,
+    tmp_path: Path,
+) -> None:
+    job = job_for(
+        request_for(),
+        [Container(image=_PLAIN), Container(image=_PLAIN, name="second")],
+        container_engine=podman.engine(network),
+    )
+    log = _start(job, bucket, tmp_path)
+    assert [name for name, line in log.container_lines if line == "listens on 8080"] == [
+        "container-1",
+        "second",
+    ]
+    assert f"second's image lacks the label {BINDS_LABEL}=true; the s" in log.agent_lines[1]
     assert podman.left() == []
 
 
