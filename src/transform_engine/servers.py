@@ -280,9 +280,12 @@ class _KeptServer(ModelServer):
     async def _finish_ourselves(self) -> None:
         """Do what the keeper would have done, had it not been killed or never come up."""
         silent = asyncio.subprocess.DEVNULL
-        finishing = await asyncio.create_subprocess_exec(
-            *self._finish, stdin=silent, stdout=silent, stderr=silent
-        )
+        try:
+            finishing = await asyncio.create_subprocess_exec(
+                *self._finish, stdin=silent, stdout=silent, stderr=silent
+            )
+        except OSError:
+            return  # The engine is not there any more.
         try:
             await asyncio.wait_for(finishing.wait(), _FINISH_S)
         except TimeoutError:

@@ -236,14 +236,15 @@ def test_a_pipeline_may_mix_images_processes_and_servers_that_run(
     assert all(f"SAGEMAKER_BIND_TO_PORT={port}\n" in "".join(streams.values()) for port in ports)
 
 
-def _pid(podman: _Podman, of: str) -> int:
+def _pids(podman: _Podman, of: str) -> list[int]:
     signs: dict[str, Callable[[list[str]], bool]] = {
         "keeper": lambda words: any(word.endswith("keeper.py") for word in words),
         "client": lambda words: words[0] == "podman" and "run" in words,
         "server": lambda words: words[0] == "/serve",
     }
-    (pid, *_) = sorted(pid for pid, words in podman.processes().items() if signs[of](words))
-    return pid
+    found = [pid for pid, words in podman.processes().items() if signs[of](words)]
+    assert found
+    return found
 
 
 def _instance(spec: JobSpec) -> int:
@@ -280,7 +281,8 @@ def test_nothing_of_a_container_is_left_however_its_job_ends(
     job.start()
     _until(lambda: "started" in events)
     if killed is not None:
-        os.kill(_instance(spec) if killed == "instance" else _pid(podman, killed), signal.SIGKILL)
+        for pid in [_instance(spec)] if killed == "instance" else _pids(podman, killed):
+            os.kill(pid, signal.SIGKILL)
     if killed in (None, "keeper"):
         job.stop()
     result = job.wait(60)
