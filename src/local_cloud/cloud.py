@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -36,6 +37,8 @@ REGION = "us-east-1"
 
 _HEALTH_PATH = "/_ministack/health"
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "SSL_CERT_FILE")
+# Where a container engine finds its daemon, its settings and its images.
+_OF_CONTAINER_ENGINES = ("DOCKER_", "CONTAINER_", "CONTAINERS_", "XDG_")
 _LOG_LINES = 15
 
 
@@ -51,6 +54,8 @@ class LocalCloud:
         half an hour.
     :param instance_quota: how many instances of a type transform jobs may use at once, as a new
         account's quota; no limit unless given.
+    :param container_engine: the command of docker or podman, with its options, for model images
+        that are not registered as directories; the first one that has the image unless given.
     :param wait_scale: by what to multiply the waits of state machines (Wait, Retry).
     """
 
@@ -63,6 +68,7 @@ class LocalCloud:
         start_limit_s: float = 60.0,
         ping_timeout_s: float = 120.0,
         instance_quota: int | None = None,
+        container_engine: Sequence[str] = (),
         wait_scale: float = 1.0,
     ) -> None:
         self.region = region
@@ -71,6 +77,7 @@ class LocalCloud:
         self._start_limit_s = start_limit_s
         self._ping_timeout_s = ping_timeout_s
         self._instance_quota = instance_quota
+        self._container_engine = container_engine
         self._wait_scale = wait_scale
         self._marker = uuid.uuid4().hex
         self._port = 0
@@ -144,6 +151,7 @@ class LocalCloud:
                     if self._instance_quota is not None
                     else []
                 ),
+                *("--container-engine", shlex.join(self._container_engine)),
                 *(["--forget"] if self._asked_state_dir is None else []),
             ]
             self._server = subprocess.Popen(
@@ -271,7 +279,11 @@ class LocalCloud:
 
     def _server_environment(self) -> dict[str, str]:
         """Nothing of the user's AWS set-up goes in: every Lambda worker inherits all of it."""
-        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name in _INHERITED or name.startswith(_OF_CONTAINER_ENGINES)
+        }
         own_modules = str(Path(__file__).parent.parent)
         return {
             **inherited,

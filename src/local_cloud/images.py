@@ -1,8 +1,8 @@
-"""Model images of a cloud without a container engine: directories with a program `serve`.
+"""Model images of a cloud that needs no container engine: directories with a program `serve`.
 
 An image is what its URI names. On AWS that is a container in a registry; here it is a copy of the
-directory that the container is built from, and its `serve` runs as a process. A container engine
-could be a second way to start the same directory: it has the Dockerfile in it.
+directory that the container is built from, and its `serve` runs as a process. What is not
+registered like that can be an image that the machine's container engine has.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,30 @@ class Images:
         name = uri.rpartition("/")[2]
         readable = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:40]
         return self._root / f"{readable}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
+
+
+class ImageSources:
+    """Where a model's images are: directories that are registered, then a container engine.
+
+    :param why_not_in_engine: says why the engine cannot run an image, or None when it can.
+    """
+
+    def __init__(self, images: Images, why_not_in_engine: Callable[[str], str | None]) -> None:
+        self._images = images
+        self._why_not_in_engine = why_not_in_engine
+
+    def find(self, uri: str) -> Image | None:
+        """Look an image up; None is one that the engine has.
+
+        :raises ImageRefused: neither has it.
+        """
+        try:
+            return self._images.find(uri)
+        except ImageRefused as error:
+            reason = self._why_not_in_engine(uri)
+            if reason is None:
+                return None
+            raise ImageRefused(f"{error}; or else {reason}") from error
 
 
 def check_directory(directory: Path) -> None:

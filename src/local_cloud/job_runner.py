@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from local_cloud import emulator, processes
 from local_cloud.errors import ImageRefused
-from local_cloud.images import Image, Images
+from local_cloud.images import Image, ImageSources
 from local_cloud.models import containers
 
 _LOG = logging.getLogger("local_cloud.job_runner")
@@ -31,9 +31,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ModelServer:
-    """One container of the model, with the image that serves it here."""
+    """One container of the model, with the image that serves it here.
 
-    image: Image
+    :param image: the directory with its `serve`; None when the container engine has it.
+    """
+
+    uri: str
+    image: Image | None
     model_data_url: str | None
     environment: Mapping[str, str]
     name: str | None
@@ -63,7 +67,9 @@ class Run(Protocol):
 class JobRunner:
     """Runs each job on a thread that waits for the engine's processes."""
 
-    def __init__(self, images: Images, launch: Callable[[Order], Run], *, work_root: Path) -> None:
+    def __init__(
+        self, images: ImageSources, launch: Callable[[Order], Run], *, work_root: Path
+    ) -> None:
         self._images = images
         self._launch = launch
         self._work_root = work_root
@@ -120,11 +126,13 @@ class JobRunner:
         served = []
         for container in containers(model):
             image = self._images.find(container["Image"])
+            needed = image.environment if image is not None else {}
             served.append(
                 ModelServer(
+                    uri=container["Image"],
                     image=image,
                     model_data_url=container.get("ModelDataUrl"),
-                    environment=image.environment | ours | container.get("Environment", {}),
+                    environment=needed | ours | container.get("Environment", {}),
                     name=container.get("ContainerHostname"),
                 )
             )

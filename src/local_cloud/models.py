@@ -1,5 +1,6 @@
 """SageMaker models: what CreateModel keeps, and which of them Batch Transform can run."""
 
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import transform_request
 from local_cloud import emulator, listing
 from local_cloud.errors import ImageRefused
-from local_cloud.images import Images
-from local_cloud.refusals import invalid
+from local_cloud.images import ImageSources
+from local_cloud.refusals import invalid, must_be_in_s3
 from local_cloud.tags import Tags
 
 _SUMMARY = ("ModelName", "ModelArn", "CreationTime")
@@ -25,17 +26,16 @@ _KEPT = (
 class Models:
     """The models of every account and region."""
 
-    def __init__(self, images: Images, tags: Tags) -> None:
+    def __init__(self, images: ImageSources, tags: Tags) -> None:
         self.stored = emulator.scoped_dict()
         self._images = images
         self._tags = tags
+        self._creating = threading.Lock()
         tags.cover(lambda resource: any(m["ModelArn"] == resource for m in self.stored.values()))
 
     def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Store a model; its images must be known here, as they must be in ECR on AWS."""
         name = request["ModelName"]
-        if name in self.stored:
-            raise invalid(f'Cannot create already existing model "{arn(name)}".')
         if ("PrimaryContainer" in request) == ("Containers" in request):
             raise invalid("Provide exactly one of PrimaryContainer and Containers.")
         for container in containers(request):
@@ -43,15 +43,20 @@ class Models:
                 raise invalid(
                     "A container must have an Image: the local cloud has no model packages."
                 )
+            if "ModelDataUrl" in container:
+                must_be_in_s3(container["ModelDataUrl"])
             self._must_know(container["Image"])
-        self._tags.put(arn(name), request.get("Tags", []))
-        self.stored[name] = {
-            "ModelName": name,
-            "ModelArn": arn(name),
-            "CreationTime": round(time.time(), 3),
-            "EnableNetworkIsolation": False,
-            **{member: request[member] for member in _KEPT if member in request},
-        }
+        with self._creating:
+            if name in self.stored:
+                raise invalid(f'Cannot create already existing model "{arn(name)}".')
+            self._tags.put(arn(name), request.get("Tags", []))
+            self.stored[name] = {
+                "ModelName": name,
+                "ModelArn": arn(name),
+                "CreationTime": round(time.time(), 3),
+                "EnableNetworkIsolation": False,
+                **{member: request[member] for member in _KEPT if member in request},
+            }
         return {"ModelArn": arn(name)}
 
     def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,3 +16,12 @@ class Refusal(Exception):
 def invalid(message: str) -> Refusal:
     """Refuse what is not valid; SageMaker does not model this error (reference §1)."""
     return Refusal("ValidationException", message)
+
+
+def must_be_in_s3(uri: str) -> None:
+    """Refuse the address of an object that is not the local cloud's."""
+    if not uri.startswith("s3://"):
+        raise invalid(
+            f"a place in the local cloud's S3 must be an s3:// URI, got {uri}; "
+            "write s3://bucket/key"
+        )

@@ -1,5 +1,6 @@
 """SageMaker for the emulator: the JSON 1.1 API, as far as Batch Transform needs it."""
 
+import asyncio
 import copy
 import json
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from typing import Any
 
 from local_cloud import api_input, emulator, model_resource, transform_task
 from local_cloud.emulator import Response
-from local_cloud.images import Images
+from local_cloud.images import ImageSources
 from local_cloud.job_runner import JobRunner, Order, Run
 from local_cloud.models import Models
 from local_cloud.refusals import MODELLED, Refusal
@@ -73,6 +74,10 @@ class SageMaker:
         if operation == "CreateTransformJob":
             # The only one that waits for another service: S3, for its input.
             return await self._jobs.create(api_input.accept(operation, _decoded(body)))
+        if operation == "CreateModel":
+            # A container engine may take its time to say that it has the image.
+            request = api_input.accept(operation, _decoded(body))
+            return await asyncio.to_thread(self._operations[operation], request)
         if operation in self._operations:
             return self._operations[operation](api_input.accept(operation, _decoded(body)))
         raise Refusal(
@@ -81,9 +86,14 @@ class SageMaker:
         )
 
 
-def plug_in(*, launch: Callable[[Order], Run], state_dir: Path, instance_quota: int | None) -> None:
+def plug_in(
+    *,
+    launch: Callable[[Order], Run],
+    images: ImageSources,
+    state_dir: Path,
+    instance_quota: int | None,
+) -> None:
     """Add SageMaker to the emulator: API, CloudFormation resource, state machine tasks."""
-    images = Images(state_dir / "images")
     runner = JobRunner(images, launch, work_root=state_dir / "jobs")
     tags = Tags()
     models = Models(images, tags)

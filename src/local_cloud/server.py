@@ -6,6 +6,7 @@ test run or demo leaves nothing behind, and it ends what it started: Lambda work
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -46,6 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="instances of a type that an account may use for transform jobs (default: no limit)",
     )
     parser.add_argument(
+        "--container-engine",
+        type=shlex.split,
+        default=[],
+        help="command of docker or podman, with its options, for images that are no directories "
+        "(default: the first one that has the image)",
+    )
+    parser.add_argument(
         "--forget",
         action="store_true",
         help="remove the state directory with the process that started this, which cannot any more",
@@ -60,11 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("AWS_ACCESS_KEY_ID", ACCOUNT)
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local")
     state_dir = options.state_dir.resolve()
+    docker_host = os.environ.get("DOCKER_HOST")
     emulator.configure(options.port, state_dir)
     orphaned = threading.Event()
     if options.parent:
         _watch(options.parent, marker, orphaned)
-    _plug_in(options, state_dir)
+    _plug_in(options, state_dir, docker_host)
     try:
         emulator.serve(options.port, options.listen_fd)
     finally:
@@ -77,17 +86,24 @@ def main(arguments: list[str] | None = None) -> int:
     os._exit(0)
 
 
-def _plug_in(options: argparse.Namespace, state_dir: Path) -> None:
+def _plug_in(options: argparse.Namespace, state_dir: Path, docker_host: str | None) -> None:
     """Add what the emulator lacks. Imported late: the emulator reads the environment at import."""
     from local_cloud import patches, sagemaker
     from local_cloud.engine import Engine
+    from local_cloud.images import Images, ImageSources
 
     patches.apply()
     engine = Engine(
-        endpoint=f"http://127.0.0.1:{options.port}", ping_timeout_s=options.ping_timeout_s
+        endpoint=f"http://127.0.0.1:{options.port}",
+        ping_timeout_s=options.ping_timeout_s,
+        container_engine=tuple(options.container_engine),
+        docker_host=docker_host,
     )
     sagemaker.plug_in(
-        launch=engine.launch, state_dir=state_dir, instance_quota=options.instance_quota
+        launch=engine.launch,
+        images=ImageSources(Images(state_dir / "images"), engine.why_not),
+        state_dir=state_dir,
+        instance_quota=options.instance_quota,
     )
 
 

@@ -24,7 +24,9 @@ class Tags:
         """Add tags to a resource, in place of its tags of the same keys."""
         merged = {**self.of(arn), **{tag["Key"]: tag["Value"] for tag in tags}}
         if len(merged) > _LIMIT:
-            raise invalid(f"A resource must have at most {_LIMIT} tags, got {len(merged)}.")
+            raise invalid(
+                f"A resource must have at most {_LIMIT} tags, got {len(merged)}; remove some"
+            )
         self.stored[arn] = merged
 
     def of(self, arn: str) -> dict[str, str]:

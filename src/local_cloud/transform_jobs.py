@@ -12,7 +12,7 @@ import transform_request
 from local_cloud import emulator, listing
 from local_cloud.job_runner import INTERNAL_ERROR, JobRunner, Outcome
 from local_cloud.models import Models
-from local_cloud.refusals import Refusal, invalid
+from local_cloud.refusals import Refusal, invalid, must_be_in_s3
 from local_cloud.tags import Tags
 
 _LOG = logging.getLogger("local_cloud.transform_jobs")
@@ -76,7 +76,8 @@ class TransformJobs:
             transform_request.validate(request, foresee=False)
         except transform_request.InvalidRequest as error:
             raise invalid("; ".join(error.problems)) from error
-        _must_be_in_s3(request)
+        for uri in _places(request):
+            must_be_in_s3(uri)
         name = request["TransformJobName"]
         self._must_be_new(name)
         model = self._models.for_transform(request["ModelName"])
@@ -270,14 +271,9 @@ async def _input_must_exist(request: Mapping[str, Any], model: Mapping[str, Any]
     )
 
 
-def _must_be_in_s3(request: Mapping[str, Any]) -> None:
-    for uri in (
-        request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"],
-        request["TransformOutput"]["S3OutputPath"],
-        request.get("DataCaptureConfig", {}).get("DestinationS3Uri", "s3://"),
-    ):
-        if not uri.startswith("s3://"):
-            raise invalid(
-                f"a place in the local cloud's S3 must be an s3:// URI, got {uri}; "
-                "write s3://bucket/key"
-            )
+def _places(request: Mapping[str, Any]) -> Iterator[str]:
+    """Name every place in S3 that the job reads or writes."""
+    yield request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
+    yield request["TransformOutput"]["S3OutputPath"]
+    if "DataCaptureConfig" in request:
+        yield request["DataCaptureConfig"]["DestinationS3Uri"]

@@ -85,9 +85,12 @@ class Image:
     binds: bool
 
 
-def find_image(engine: Sequence[str], image: str) -> Image:
+def find_image(
+    engine: Sequence[str], image: str, *, environment: Mapping[str, str] | None = None
+) -> Image:
     """Look an image up in an engine, or in the first of those on PATH that has it.
 
+    :param environment: the engine's variables; None is this process's.
     :raises InstanceFailed: there is no engine, it does not work, or it does not have the image.
     """
     candidates = [Engine.of(engine)] if engine else [Engine(command=(name,)) for name in _KNOWN]
@@ -101,7 +104,7 @@ def find_image(engine: Sequence[str], image: str) -> Image:
         )
     answers = []
     for each in found:
-        labels = _labels(each, image)
+        labels = _labels(each, image, environment)
         if not isinstance(labels, str):
             return Image(engine=each, binds=labels.get(BINDS_LABEL) == "true")
         answers.append(f"{each.command[0]}: {labels}")
@@ -113,13 +116,16 @@ def find_image(engine: Sequence[str], image: str) -> Image:
     )
 
 
-def _labels(engine: Engine, image: str) -> Mapping[str, str] | str:
+def _labels(
+    engine: Engine, image: str, environment: Mapping[str, str] | None
+) -> Mapping[str, str] | str:
     """Return an image's labels, or why there are none."""
     try:
         done = subprocess.run(
             [*engine.command, "image", "inspect", image],
             capture_output=True,
             stdin=subprocess.DEVNULL,
+            env=environment,
             timeout=_ANSWER_S,
             check=False,
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from local_cloud import Images, processes
+from local_cloud.images import ImageSources
 from local_cloud.job_runner import JobRunner, Order, Outcome
 
 from .conftest import transform_request
@@ -66,7 +67,8 @@ def runner(
     monkeypatch.setenv(processes.MARKER, "this-test")
     images = Images(tmp_path / "images")
     images.register("capitals:1", image_dir)
-    return lambda launch: JobRunner(images, launch, work_root=tmp_path / "jobs")
+    sources = ImageSources(images, lambda uri: "no container engine is there")
+    return lambda launch: JobRunner(sources, launch, work_root=tmp_path / "jobs")
 
 
 Runner = Callable[[Callable[[Order], FakeRun]], JobRunner]

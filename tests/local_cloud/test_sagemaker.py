@@ -372,6 +372,14 @@ def test_refuses_to_tell_of_a_job_that_is_not_there(cloud: LocalCloud) -> None:
             "MultiModel",
             id="multi-model",
         ),
+        pytest.param(
+            {
+                "Containers": [{"Image": "capitals:1"}] * 2,
+                "InferenceExecutionConfig": {"Mode": "Direct"},
+            },
+            "must be Serial, got Direct",
+            id="containers that are called one by one",
+        ),
     ],
 )
 def test_refuses_a_model_that_batch_cannot_run(
@@ -493,11 +501,36 @@ def test_a_template_may_write_the_values_of_a_model_as_another_type(
     assert tags == [{"Key": "year", "Value": "2026"}]
 
 
-def test_refuses_a_model_package(cloud: LocalCloud) -> None:
-    with pytest.raises(ClientError, match="must have an Image"):
-        cloud.client("sagemaker").create_model(
-            ModelName="x", PrimaryContainer={"ModelPackageName": "p"}, ExecutionRoleArn=ROLE
-        )
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        pytest.param(
+            {"PrimaryContainer": {"ModelPackageName": "p"}}, "must have an Image", id="package"
+        ),
+        pytest.param({}, "exactly one of PrimaryContainer and Containers", id="no container"),
+        pytest.param(
+            {"PrimaryContainer": {"Image": "i"}, "Containers": [{"Image": "i"}]},
+            "exactly one of PrimaryContainer and Containers",
+            id="both ways",
+        ),
+        pytest.param(
+            {
+                "PrimaryContainer": {
+                    "Image": "capitals:1",
+                    "ModelDataUrl": "https://s3.amazonaws.com/b/m.tar.gz",
+                }
+            },
+            "must be an s3:// URI, got https",
+            id="another address of S3",
+        ),
+    ],
+)
+def test_refuses_a_model_that_the_local_cloud_cannot_have(
+    cloud: LocalCloud, model: str, request_: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ClientError, match=message) as refused:
+        cloud.client("sagemaker").create_model(ModelName="x", **request_)
+    assert refused.value.response["Error"]["Code"] == "ValidationException"
 
 
 def test_refuses_a_model_whose_image_is_not_registered(cloud: LocalCloud) -> None:
