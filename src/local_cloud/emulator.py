@@ -8,6 +8,7 @@ environment when it is imported.
 
 import asyncio
 import contextlib
+import copy
 import importlib.metadata
 import json
 import os
@@ -154,6 +155,11 @@ def scoped_dict() -> Any:
     from ministack.core.responses import AccountRegionScopedDict
 
     return AccountRegionScopedDict()
+
+
+def copy_of(store: Any) -> Any:
+    """Copy a scoped dict in all its depth, while other threads add to it."""
+    return copy.deepcopy(type(store).from_dict(store.to_dict()))
 
 
 def scope(account: str, region: str) -> contextlib.AbstractContextManager[None]:

@@ -1,7 +1,6 @@
 """SageMaker for the emulator: the JSON 1.1 API, as far as Batch Transform needs it."""
 
 import asyncio
-import copy
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -57,7 +56,7 @@ class SageMaker:
     def get_state(self) -> dict[str, Any]:
         """Hand out what to keep over a restart."""
         with self._jobs.unchanging():
-            return copy.deepcopy(self._stores)
+            return {name: emulator.copy_of(store) for name, store in self._stores.items()}
 
     def load_persisted_state(self, data: dict[str, Any]) -> None:
         """Take back what was kept; a job in flight has lost its processes, so it has failed."""
