@@ -55,7 +55,7 @@ def test_all_of_it_runs_and_the_outputs_are_as_they_must_be(tmp_path: Path) -> N
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
 
     assert run.returncode == 0, run.stderr
