@@ -387,7 +387,7 @@ def refuses_early_and_closes(call: Call) -> bool:
 
 
 def refuses_early_and_reads_no_more(call: Call) -> bool:
-    call.send(_reply(b"too large", status=b"413 Payload Too Large"))
+    call.send(_reply(b"too large", status=b"413 Too", headers=b"Connection: close\r\n"))
     call.stall()
     return False
 

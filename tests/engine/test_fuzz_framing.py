@@ -231,6 +231,7 @@ def _bodies(payloads: Iterator[Payload]) -> Iterator[bytes]:
 @example(("RecordIO", _recordio_part(b"12345678", 0)), [5], 16, False)
 @example(("TFRecord", _tfrecord(b"12345678") * 2), [1], 24, False)
 @example(("Line", b"12\n3\n"), [1], 3, True)
+@example(("Line", b"123"), [1], 3, True)
 def test_as_many_records_as_fit_go_together_and_one_that_never_fits_is_refused(
     stream: tuple[str, bytes], sizes: list[int], limit: int, by_line: bool
 ) -> None:

@@ -86,7 +86,9 @@ def _array(draw: st.DrawFn, inner: st.SearchStrategy[_Value]) -> _Value:
 
 @st.composite
 def _object(draw: st.DrawFn, inner: st.SearchStrategy[_Value]) -> _Value:
-    names = st.sampled_from(["a", "b", "Z", "aa", "\u00e9", "\uffff", "\U0001f4a5", ""])
+    names = st.sampled_from(
+        ["a", "b", "Z", "aa", "\u00e9", "\uffff", "\U0001f4a5", "", "SageMakerOutput"]
+    )
     quoted = _TEXTS | names.map(lambda name: _text([(character, False) for character in name]))
     pairs = draw(st.lists(st.tuples(quoted, inner), max_size=5))
     blank = draw(_BLANKS)
