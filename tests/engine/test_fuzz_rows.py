@@ -9,6 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from transform_engine.json_members import OUTPUT, MemberFilter, Unusual
+from transform_engine.records import is_text
 from transform_engine.rows import NothingThere, Rows, UnreadableRow, join_csv, join_json, lines
 from transform_request.jsonpath import Index, Indexes, Name, Names, Path, Slice, Step, Wildcard
 
@@ -248,23 +250,105 @@ def _ends_well(row: bytes) -> bytes | None:
         return None
 
 
+@st.composite
+def _damaged(draw: st.DrawFn, value: _Value) -> bytes:
+    row = bytearray(value.spelled.encode())
+    at = draw(st.integers(0, len(row)))
+    row[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=2) | _WRONG)
+    return bytes(row)
+
+
+_WRONG = st.sampled_from(
+    [
+        b"NaN",
+        b"-",
+        b"+1",
+        b"01",
+        b"1.",
+        b"e",
+        b"Infinity",
+        b"'",
+        b"\\ud800",
+        b"\\q",
+        b"}",
+        b",",
+        b"\x01",
+    ]
+)
+
+
 def _loaded(text: str) -> Any:
     """Python's reading with numbers as they are spelled; what it takes beyond JSON has no value."""
     return json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda _: object())
 
 
 @_fuzz
-@given(_VALUES, st.data())
-def test_damaged_json_is_read_as_json_or_refused(value: _Value, data: st.DataObject) -> None:
-    row = bytearray(value.spelled.encode())
-    at = data.draw(st.integers(0, len(row)))
-    row[at : at + data.draw(st.integers(0, 2))] = data.draw(
-        st.binary(max_size=2) | st.sampled_from([b"NaN", b"-", b"Infinity", b"'", b"\\ud800", b"}"])
-    )
-    written = _ends_well(bytes(row))
+@given(_VALUES.flatmap(_damaged))
+def test_damaged_json_is_read_as_json_or_refused(row: bytes) -> None:
+    written = _ends_well(row)
     if written is not None:
         text = row.decode()
         assert _loaded(written.decode()) == _loaded(text)
+
+
+_PICKED = st.sampled_from(
+    [(Name("a"),), (Names(("a", "b")),), (Names(("SageMakerOutput", "a")),), (Name(OUTPUT),)]
+)
+_MAYBE_DAMAGED = _VALUES.map(lambda value: value.spelled.encode()) | _VALUES.flatmap(_damaged)
+_LINES = _object(_VALUES).map(lambda value: value.spelled.encode()) | _MAYBE_DAMAGED
+
+
+def _parsed_and_filtered(path: Path, line: bytes, reply: bytes | None = None) -> bytes | None:
+    try:
+        value = _JSON.parse(line)
+        if reply is not None:
+            value = join_json(value, _JSON.parse(reply))
+        return _JSON.write(_JSON.select(path, value))
+    except (UnreadableRow, NothingThere):
+        return None
+
+
+@settings(_fuzz, max_examples=300)
+@given(_LINES.filter(is_text), _PICKED)
+@example(b'{"\\u0061":1,"a":2}', (Name("a"),))
+@example(b'{"a":2,"\\u0061":1}', (Name("a"),))
+@example(b'{"b":"\\ud800","a":1}', (Name("a"),))
+@example(b'{"a":"\\ud800"}', (Name("a"),))
+@example(b'{"b":"\x01","a":1}', (Name("a"),))
+@example(b'{"b":01,"a":1}', (Name("a"),))
+@example(b'{"a":1}\x00', (Name("a"),))
+def test_what_is_picked_without_parsing_is_what_parsing_finds(
+    line: bytes, steps: tuple[Name | Names]
+) -> None:
+    path = Path("$...", steps)
+    picking = MemberFilter.of(path)
+    assert picking is not None
+    try:
+        picked = picking.filter(line)
+    except Unusual:
+        return  # Then it is parsed.
+    assert picked == _parsed_and_filtered(path, line)
+
+
+@settings(_fuzz, max_examples=300)
+@given(_LINES.filter(is_text), _MAYBE_DAMAGED.filter(is_text), _PICKED)
+@example(b'{"a":1}', b'"\\ud800"', (Name("a"),))
+@example(b'{"a":1}', b"01", (Name(OUTPUT),))
+@example(b'{"a":1}', b'"\x01"', (Names(("a", OUTPUT)),))
+@example(b'{"a":1,"SageMakerOutput":2}', b"3", (Names(("a", OUTPUT)),))
+@example(b'{"a":1}', b" 1.50 ", (Name(OUTPUT),))
+@example(b'{"a":1}', b"", (Name("a"),))
+def test_what_is_joined_without_parsing_is_what_parsing_joins(
+    line: bytes, reply: bytes, steps: tuple[Name | Names]
+) -> None:
+    path = Path("$...", steps)
+    picking = MemberFilter.of(path)
+    assert picking is not None
+    try:
+        written = picking.write_joined(picking.read([line]), [reply])
+    except Unusual:
+        return  # Then they are parsed.
+    assert written == [_parsed_and_filtered(path, line, reply)]
 
 
 @pytest.mark.parametrize("depth", [200, 254, 255, 256, 990, 1024, 1025, 3000, 200_000])
