@@ -4,6 +4,9 @@ It answers /ping well. A request to /invocations with `Content-Type: BEHAVIOUR; 
 as the function BEHAVIOUR below says. `GET /notes/RUN` tells what came: one line for each call
 (`call KEY`), noted as its body begins, and one for each body that was read whole (`body KEY LENGTH
 CRC32`). A key is what stands between `@` and `:` at the start of a body.
+
+As the first container of a pipeline it is sent `hands_on/BEHAVIOUR; run=RUN`: it echoes, with what
+stands behind the slash as the type, and tells nothing of it.
 """
 
 from __future__ import annotations
@@ -49,7 +52,9 @@ class Call:
         while (start := self._buffer.find(b"@")) < 0 or self._buffer.find(b":", start) < 0:
             self._receive()
         self.key = bytes(self._buffer[start : self._buffer.find(b":", start)])
-        self._run = self.header(b"content-type").partition(b"; run=")[2].decode()
+        behaviour, _, run = self.header(b"content-type").decode().partition("; run=")
+        self.behaviour, _, self.next_behaviour = behaviour.partition("/")
+        self._run = run + self.next_behaviour
         self.attempt = self._server.note_call(self._run, self.key)
 
     def read(self, *, pause_s: float = 0) -> bytes:
@@ -121,6 +126,12 @@ def _reply(body: bytes, status: bytes = b"200 OK", headers: bytes = b"") -> byte
 
 def echo(call: Call) -> bool:
     call.send(_reply(call.read()))
+    return True
+
+
+def hands_on(call: Call) -> bool:
+    next_type = call.header(b"content-type").partition(b"/")[2]
+    call.send(_reply(call.read(), headers=b"Content-Type: %s\r\n" % next_type))
     return True
 
 
@@ -703,9 +714,8 @@ class Server:
         if call.head.startswith(b"get "):
             call.send(_reply(b"", b"200 OK" if call.path == "/ping" else b"404 Not Found"))
             return True
-        behaviour = call.header(b"content-type").partition(b";")[0].decode()
         call.take_key()
-        return bool(globals()[behaviour](call))
+        return bool(globals()[call.behaviour](call))
 
     def run(self, address: tuple[str, int]) -> None:
         with socket.create_server(address, backlog=1024) as listener:

@@ -2,7 +2,8 @@
 
 Each case is one misbehaviour (a function of hostile_server.py) under many jobs at once: requests of
 100 bytes, 100 KB and 5 MB, which may take different ways through the engine; both strategies; 1, 4
-and 16 requests at a time; and bodies in chunks. The server counts the calls and says what it read.
+and 16 requests at a time; bodies in chunks; and pipelines. The server counts the calls and says
+what it read.
 """
 
 import asyncio
@@ -53,6 +54,8 @@ _OBJECTS = {
     for strategy in _RECORDS_A_REQUEST
     for size, requests in _REQUESTS_AN_OBJECT.items()
 }
+for strategy in _RECORDS_A_REQUEST:
+    _OBJECTS[strategy, "large"]["b"] = _object("b", strategy, "medium", 1)
 #: For one chunked request an object.
 _OBJECTS["MultiRecord", "any"] = {size: _object(size, "MultiRecord", size, 1) for size in _SIZES}
 
@@ -63,10 +66,13 @@ class _Job:
     size: str
     concurrent: int
     chunked: bool = False
+    #: The last one misbehaves.
+    containers: int = 1
 
     def __str__(self) -> str:
         how = " in chunks" if self.chunked else ""
-        return f"{self.strategy}, {self.size}, {self.concurrent} at a time{how}"
+        through = f" through {self.containers} containers" if self.containers > 1 else ""
+        return f"{self.strategy}, {self.size}, {self.concurrent} at a time{how}{through}"
 
     @property
     def objects(self) -> dict[str, list[bytes]]:
@@ -87,6 +93,7 @@ class _Job:
         return f"in/{self.strategy}-{self.size}/"
 
     def request(self, case: "_Case", run: str) -> dict[str, object]:
+        before = "hands_on/" if self.containers > 1 else ""
         source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://bkt/{self.prefix}"}}
         return {
             "TransformJobName": "job",
@@ -100,7 +107,7 @@ class _Job:
             },
             "TransformInput": {
                 "DataSource": source,
-                "ContentType": f"{case.behaviour}; run={run}",
+                "ContentType": f"{before}{case.behaviour}; run={run}",
                 "SplitType": "Line",
             },
             "TransformOutput": {"S3OutputPath": f"s3://bkt/out-{run}", "AssembleWith": "None"},
@@ -119,6 +126,8 @@ _JOBS = [
     _Job("MultiRecord", "large", 1),
     _Job("SingleRecord", "small", 16, chunked=True),
     _Job("MultiRecord", "any", 4, chunked=True),
+    _Job("SingleRecord", "small", 4, containers=2),
+    _Job("MultiRecord", "medium", 4, containers=2),
 ]
 #: For replies that come late, which all run at once.
 _FEW_JOBS = [
@@ -126,6 +135,7 @@ _FEW_JOBS = [
     _Job("MultiRecord", "small", 1),
     _Job("SingleRecord", "medium", 16),
     _Job("MultiRecord", "medium", 4),
+    _Job("SingleRecord", "small", 4, containers=2),
     _Job("MultiRecord", "any", 4, chunked=True),
 ]
 
@@ -325,7 +335,7 @@ class _Run:
             job=JobSpec(
                 job_name="job",
                 request=job.request(case, self.number),
-                containers=(container,),
+                containers=(container,) * job.containers,
                 work_dir=str(storage.root),
                 s3_folder=str(storage.root),
                 ping_timeout_s=30,
@@ -477,7 +487,7 @@ def test_a_reply_that_does_not_end_in_time_is_given_up_and_asked_for_again(
             _assert_no(_problems([pair for pair in runs if pair[0] == case]))
 
 
-@pytest.mark.parametrize("job", [_JOBS[2], _JOBS[-3]], ids=str)
+@pytest.mark.parametrize("job", [_JOBS[2], _JOBS[-1]], ids=str)
 def test_when_the_server_dies_every_object_fails(job: _Job, storage: FolderStorage) -> None:
     case = _Case("dies", retries=3)
     server = Container(command=(sys.executable, "-IS", str(_SERVER)), cwd=os.getcwd())
