@@ -16,6 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -79,15 +80,6 @@ class _Job:
         """Each object's lines."""
         return _OBJECTS[self.strategy, self.size]
 
-    def bodies(self, name: str) -> list[bytes]:
-        """What must be sent of an object."""
-        lines = self.objects[name]
-        if self.strategy == "SingleRecord":
-            return [line[:-1] for line in lines]
-        if self.chunked:
-            return [b"".join(lines)]
-        return [b"".join(lines[at : at + 3]) for at in range(0, len(lines), 3)]
-
     @property
     def prefix(self) -> str:
         return f"in/{self.strategy}-{self.size}/"
@@ -113,6 +105,26 @@ class _Job:
             "TransformOutput": {"S3OutputPath": f"s3://bkt/out-{run}", "AssembleWith": "None"},
             "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
         }
+
+
+@cache
+def _bodies(job: _Job, name: str) -> list[bytes]:
+    """What must be sent of an object."""
+    lines = job.objects[name]
+    if job.strategy == "SingleRecord":
+        return [line[:-1] for line in lines]
+    if job.chunked:
+        return [b"".join(lines)]
+    return [b"".join(lines[at : at + 3]) for at in range(0, len(lines), 3)]
+
+
+@cache
+def _sent(job: _Job, name: str) -> dict[str, str]:
+    """The requests of an object, by key, as the server notes their bodies."""
+    return {
+        (key := _key(body).decode()): f"body {key} {len(body)} {zlib.crc32(body)}"
+        for body in _bodies(job, name)
+    }
 
 
 _JOBS = [
@@ -370,13 +382,6 @@ class _Run:
         with urllib.request.urlopen(notes, timeout=10) as reply:
             return str(reply.read(), "ascii").splitlines()
 
-    def sent(self, name: str) -> dict[str, str]:
-        """The requests of an object, by key, as the server notes their bodies."""
-        return {
-            (key := _key(body).decode()): f"body {key} {len(body)} {zlib.crc32(body)}"
-            for body in self.job.bodies(name)
-        }
-
 
 def _run(
     cases: Sequence[_Case], jobs: Sequence[_Job], storage: FolderStorage, container: Container
@@ -401,7 +406,7 @@ def _problem(case: _Case, run: _Run) -> str | None:
     outputs, notes = run.take_outputs(), run.notes()
     calls = Counter(line.split()[1] for line in notes if line.startswith("call "))
     read = {line for line in notes if line.startswith("body ")}
-    objects = {name: run.sent(name) for name in run.job.objects}
+    objects = {name: _sent(run.job, name) for name in run.job.objects}
     if not read <= {line for sent in objects.values() for line in sent.values()}:
         return "the server read what nobody sent"
     if case.reason is None:
@@ -437,7 +442,7 @@ def _problem_of_whole(
     if not run.result.ok or outputs.keys() != objects.keys():
         return f"every object must be done, got {_told(run)} and outputs {[*outputs]}"
     for name, sent in objects.items():
-        if outputs[name] != b"".join(map(case.reply, run.job.bodies(name))):
+        if outputs[name] != b"".join(map(case.reply, _bodies(run.job, name))):
             return f"{name} must have each reply once and in its place"
         for number, key in enumerate(sent):
             times = 1 if case.only_first and number else case.calls
