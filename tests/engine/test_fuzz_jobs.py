@@ -15,7 +15,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -176,7 +176,7 @@ class _Settings:
     packed: bool = False
     limit: int | None = 1000
     concurrent: int = 1
-    only_missing: bool = False
+    readings: Readings = field(default_factory=Readings)
     content_type: str = "application/octet-stream"
     accept: str | None = None
     input_filter: str = "$"
@@ -266,9 +266,7 @@ def _came_of(
                 containers=(Container(url=server.url),),
                 work_dir=folder,
                 ping_timeout_s=10,
-                readings=Readings(
-                    bytes_in_mb=what.limit or 1, line_feed_only_where_missing=what.only_missing
-                ),
+                readings=replace(what.readings, bytes_in_mb=what.limit or 1),
             ),
             instance_id="i-1",
             instance_index=0,
@@ -381,13 +379,19 @@ def _outcome_of_bytes(what: _Settings, data: bytes, reply: _Reply) -> _Outcome:
     whole = well_packed = True
     if what.packed:
         data, well_packed = _unpacked(data)
+    if not data and well_packed and what.readings.empty_object_fails:
+        return _Outcome([], None, "ClientError")
     if what.split == "None":
         sent = [data] if data else []
     else:
         records, whole = _cut(what.split, data)
+        if what.split == "Line":
+            records = [*_lines_as_read(what, records)]
         sent = [each[1 if what.single else 0] for each in records]
     payloads, fits = _packed(what, [(each, []) for each in sent])
     bodies = [body for body, _ in payloads]
+    if what.split == "Line" and not (what.single or what.readings.line_feed_after_last_record):
+        bodies = [body.removesuffix(b"\n") for body in bodies]
     if not (whole and well_packed and fits):
         # What is sent whole is not sent in part, as if it were whole.
         at_once = what.split == "None" or (what.limit is None and not what.single)
@@ -395,11 +399,23 @@ def _outcome_of_bytes(what: _Settings, data: bytes, reply: _Reply) -> _Outcome:
     return _Outcome(bodies, _assembled(what, map(reply, bodies)))
 
 
+def _lines_as_read(
+    what: _Settings, lines: list[tuple[bytes, bytes]]
+) -> Iterator[tuple[bytes, bytes]]:
+    for framed, line in lines:
+        end = framed.removeprefix(line)
+        if line in (b"", b"\r") and not what.readings.blank_line_is_record:
+            continue
+        kept = line if what.readings.carriage_return_in_record else line.removesuffix(b"\r")
+        yield kept + end, kept + end if what.readings.line_feed_in_single_record else kept
+
+
 def _assembled(what: _Settings, replies: Iterable[bytes]) -> bytes:
     """The output of replies that nobody reads."""
+    only_missing = what.readings.line_feed_only_where_missing
     output = b""
     for reply in replies:
-        ended = what.assemble == "None" or (what.only_missing and reply.endswith(b"\n"))
+        ended = what.assemble == "None" or (only_missing and reply.endswith(b"\n"))
         output += reply if ended else reply + b"\n"
     return output
 
@@ -418,7 +434,12 @@ _PIECES = st.none() | st.lists(st.integers(0, 60), min_size=1, max_size=5).filte
 def _objects_of_bytes(draw: st.DrawFn, what: _Settings) -> dict[str, bytes]:
     objects = {}
     for number in range(draw(st.integers(0, 4))):
-        records = draw(st.lists(st.binary(max_size=12) | st.just(b"\n\r\n"), max_size=8))
+        records = draw(
+            st.lists(
+                st.binary(max_size=12) | st.sampled_from([b"\n\r\n", b"", b"\r", b"a\r"]),
+                max_size=8,
+            )
+        )
         data = b"".join(_framed(what.split, record) for record in records)
         damage = draw(st.sampled_from(["none", "none", "cut", "flip"]))
         if damage == "cut":
@@ -435,6 +456,7 @@ def _objects_of_bytes(draw: st.DrawFn, what: _Settings) -> dict[str, bytes]:
     return objects
 
 
+_RARELY = st.sampled_from([False, False, False, True])
 _SETTINGS_OF_BYTES = st.builds(
     _Settings,
     split=st.sampled_from(["None", "Line", "RecordIO", "TFRecord"]),
@@ -443,7 +465,15 @@ _SETTINGS_OF_BYTES = st.builds(
     packed=st.booleans(),
     limit=st.none() | st.integers(1, 120),
     concurrent=st.sampled_from([1, 2, 4, 16]),
-    only_missing=st.booleans(),
+    readings=st.builds(
+        Readings,
+        line_feed_in_single_record=_RARELY,
+        line_feed_after_last_record=_RARELY.map(lambda rarely: not rarely),
+        carriage_return_in_record=_RARELY.map(lambda rarely: not rarely),
+        blank_line_is_record=_RARELY.map(lambda rarely: not rarely),
+        empty_object_fails=_RARELY,
+        line_feed_only_where_missing=_RARELY,
+    ),
 )
 
 
@@ -473,7 +503,7 @@ def test_payloads_of_many_kilobytes_go_and_come_as_the_model_says(
     sizes: list[int] | None,
     server: _Server,
 ) -> None:
-    what = _Settings(**{**what.__dict__, "limit": what.limit and limit})
+    what = replace(what, limit=what.limit and limit)
     lines = b"".join(_framed(what.split, bytes((byte,)) * size) for byte, size in records)
     objects = {"a": gzip.compress(lines, 1) if what.packed else lines, "b": b""}
     came = _came_of(server, what, objects, _REPLIES["echo"], sizes)
