@@ -61,6 +61,8 @@ class Progress:
         self._total_bytes = sum(sizes.values()) if len(sizes) == total else 0
         self.clock = clock
         self._lock = threading.Lock()
+        # Bytes and records of objects that have not ended, by instance.
+        self._unfinished: dict[str, tuple[int, int]] = {}
         self._begun: float | None = None
 
     def begin(self, phase: str) -> None:
@@ -87,8 +89,13 @@ class Progress:
     def fraction(self) -> float:
         """How much is done: of the bytes if their number is known, else of the objects."""
         if self._total_bytes:
-            return min(1.0, self.bytes / self._total_bytes)
+            return min(1.0, self.bytes_read / self._total_bytes)
         return self.ended / (self.total or 1)
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes are read, also of objects that have not ended."""
+        return self.bytes + sum(size for size, _ in self._unfinished.values())
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Take an event of the engine."""
@@ -100,7 +107,11 @@ class Progress:
                 }
                 if self._begun is None:
                     self.begin("transforming")
+            elif event["event"] == "progress":
+                self._unfinished[event["instance_id"]] = event["bytes"], event["records"]
             elif event["event"] == "object":
+                # What it had is counted as done now, until the instance tells anew.
+                self._unfinished.pop(event.get("instance_id", ""), None)
                 key = event["key"]
                 self.records_estimated |= event.get("records_estimated", False)
                 self.count(
@@ -125,9 +136,13 @@ class Progress:
     @property
     def records_told(self) -> list[str]:
         """How many records that are, if the engine tells; lines sent together it estimates."""
-        if self.records is None:
+        unfinished = sum(records for _, records in self._unfinished.values())
+        if self.records is None and not unfinished:
             return []
-        return [f"{'about ' if self.records_estimated else ''}{counted(self.records, 'record')}"]
+        records = (self.records or 0) + unfinished
+        # Only an object that has ended says whether its records were counted.
+        about = "about " if self.records_estimated or unfinished else ""
+        return [f"{about}{counted(records, 'record')}"]
 
     @property
     def line(self) -> str:
@@ -140,7 +155,7 @@ class Progress:
             said.append(f"{self.failed:,} failed")
         said += self.records_told
         if seconds:
-            said.append(f"{size(self.bytes / seconds)}/s")
+            said.append(f"{size(self.bytes_read / seconds)}/s")
         if fraction:
             said.append(f"{clock_time(seconds / fraction - seconds)} left")
         return ", ".join(said)

@@ -28,6 +28,7 @@ from transform_engine.workload import Workload
 Event = Mapping[str, Any]
 _FAILURES_IN_DETAIL = 5
 _REASON_LENGTH = 2000
+_PROGRESS_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,12 +201,23 @@ class _Agent:
             output_of=self._output_of,
             on_end=lambda run, failure: self._object_ended(run, failure, progress),
         )
+        telling = asyncio.create_task(self._tell_progress(work))
         try:
             await work.run()
         finally:
+            telling.cancel()
             for client in clients:
                 client.close()
         return progress
+
+    async def _tell_progress(self, work: Workload) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS_S)
+            size, records = work.unfinished
+            try:
+                self._on_event({"event": "progress", "bytes": size, "records": records})
+            except Exception as error:
+                work.broke(error)
 
     def _output_of(self, task: Task) -> Output:
         return self._storage.output(

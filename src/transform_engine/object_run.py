@@ -35,14 +35,22 @@ _SAMPLE_BYTES = 16 * 1024
 _COUNTED_BYTES = 256 * 2**20
 
 
-async def pieces(storage: Storage, task: Task, *, gzip: bool) -> AsyncGenerator[bytes, None]:
+async def pieces(
+    storage: Storage,
+    task: Task,
+    *,
+    gzip: bool,
+    on_read: Callable[[int], None] = lambda size: None,
+) -> AsyncGenerator[bytes, None]:
     """Read an object in pieces, decompressed if need be.
 
+    :param on_read: told of the bytes that were read, before they are decompressed.
     :raises BadInput: it cannot be read.
     """
     unpack = Gunzip() if gzip else None
     try:
         async for piece in storage.chunks(task.bucket, task.key):
+            on_read(len(piece))
             for part in unpack.feed(piece) if unpack is not None else (piece,):
                 yield part
         if unpack is not None:
@@ -57,7 +65,7 @@ async def pieces(storage: Storage, task: Task, *, gzip: bool) -> AsyncGenerator[
 class ObjectRun:
     """Transforms one object; `on_end` is called once, with why it failed or None.
 
-    :ivar bytes_read: of the object, after decompression.
+    :ivar bytes_read: of the object as it is stored.
     :ivar records: how many of its records have their reply; `records_estimated` says whether that
         is told by samples, since lines that are sent together are not counted.
     """
@@ -299,8 +307,8 @@ class ObjectRun:
                 piece = os.read(file, min(step, size - at))
                 at += len(piece)
                 _must_be_there(piece, at, size)
+                self.bytes_read += len(piece)
                 for part in unpack.feed(piece) if unpack is not None else (piece,):
-                    self.bytes_read += len(part)
                     yield from packer.feed(part)
             if unpack is not None:
                 unpack.end()
@@ -330,7 +338,6 @@ class ObjectRun:
                 packer = self._recipe.packer()
                 async with aclosing(self._pieces()) as read:
                     async for piece in read:
-                        self.bytes_read += len(piece)
                         await self._put(packer.feed(piece))
                 await self._put(packer.end())
         except ObjectFailed as failure:
@@ -343,7 +350,11 @@ class ObjectRun:
         self._lanes.wake()
 
     def _pieces(self) -> AsyncGenerator[bytes, None]:
-        return pieces(self._storage, self.task, gzip=self._settings.gzip)
+        self.bytes_read = 0  # It may be opened anew, for another try.
+        return pieces(self._storage, self.task, gzip=self._settings.gzip, on_read=self._count_bytes)
+
+    def _count_bytes(self, size: int) -> None:
+        self.bytes_read += size
 
     async def _put(self, payloads: Iterable[Payload]) -> None:
         ready, room = self._ready, self._room
@@ -375,15 +386,8 @@ class ObjectRun:
         async with aclosing(self._pieces()) as read:
             async for piece in read:
                 if piece:
-                    await self._put((StreamedPayload(self._counted_pieces),))
+                    await self._put((StreamedPayload(self._pieces),))
                     return
-
-    async def _counted_pieces(self) -> AsyncGenerator[bytes, None]:
-        self.bytes_read = 0  # It may be another try.
-        async with aclosing(self._pieces()) as read:
-            async for piece in read:
-                self.bytes_read += len(piece)
-                yield piece
 
     def _unwritable(self, error: Exception) -> ObjectFailed:
         return BadInput(

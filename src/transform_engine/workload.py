@@ -47,7 +47,7 @@ class Workload:
         self._at_once = settings.max_concurrent
         self._taking = False
         self._ended: asyncio.Future[None] | None = None
-        self._lanes = Lanes(clients, settings, take=self._take, broke=self._broke)
+        self._lanes = Lanes(clients, settings, take=self._take, broke=self.broke)
 
     async def run(self) -> None:
         """Return when every object has ended; whatever nobody foresaw is raised."""
@@ -62,7 +62,14 @@ class Workload:
             # An upload that is given up takes a moment until nothing of it is left.
             await asyncio.gather(*(run.wait_closed() for run in self._unfinished))
 
-    def _broke(self, error: Exception) -> None:
+    @property
+    def unfinished(self) -> tuple[int, int]:
+        """How many bytes are read, and records scored, of objects that have not ended."""
+        runs = self._unfinished
+        return sum(run.bytes_read for run in runs), sum(run.records for run in runs)
+
+    def broke(self, error: Exception) -> None:
+        """End `run` with an error that nobody foresaw."""
         if self._ended is not None and not self._ended.done():
             self._ended.set_exception(error)
 
@@ -121,6 +128,6 @@ class Workload:
         try:
             self._on_end(run, failure)
         except Exception as error:
-            self._broke(error)
+            self.broke(error)
         if not self._taking:
             self._lanes.wake()  # There is room for another one, or all is done.

@@ -50,6 +50,21 @@ def test_records_and_bytes_are_shown_as_the_engine_tells_them() -> None:
     assert job.line == "1 of 2 objects, 12,345 records, 1.0 MB/s, 0:02 left"
 
 
+def test_a_large_object_moves_the_bar_before_it_ends() -> None:
+    clock = Clock()
+    job = progress(clock)
+    job.on_event(STARTED)
+    clock.now += 1
+    job.on_event({"event": "progress", "instance_id": "i-1", "bytes": 1_000_000, "records": 500})
+    assert job.line == "0 of 2 objects, about 500 records, 1.0 MB/s, 0:03 left"
+    job.on_event({"event": "progress", "instance_id": "i-1", "bytes": 2_000_000, "records": 900})
+    job.on_event({"event": "progress", "instance_id": "i-2", "bytes": 500_000, "records": 100})
+    assert job.line == "0 of 2 objects, about 1,000 records, 2.5 MB/s, 0:01 left"
+    job.on_event(ended("data/in/a.csv", records=1_300, bytes=3_000_000, instance_id="i-1"))
+    job.on_event(ended("data/in/b.csv", records=200, bytes=1_000_000, instance_id="i-2"))
+    assert job.line == "2 of 2 objects, 1,500 records, 4.0 MB/s, 0:00 left"
+
+
 def test_records_that_the_engine_estimates_are_told_as_about_so_many() -> None:
     job = progress(Clock())
     job.on_event(STARTED)

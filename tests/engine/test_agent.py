@@ -436,6 +436,24 @@ def test_a_missing_object_of_a_manifest_fails_alone(
     )
 
 
+def test_progress_is_told_while_an_object_lasts(
+    request_for: _Request, container: _Containers, job_for: _Job, bucket: FolderStorage
+) -> None:
+    _write(bucket, "in/a.csv", b"1\n2\n3\n")
+    model = container(script=[{"match_body": "3", "delay_ms": 1300}, {"status": 200}])
+    told: list[Event] = []
+    run = run_instance(
+        _instance_of(job_for(request_for(BatchStrategy="SingleRecord"), [model])),
+        storage=bucket,
+        log=MemoryLog(),
+        stop=asyncio.Event(),
+        on_event=told.append,
+    )
+    assert asyncio.run(_await(run)).ok
+    assert {"event": "progress", "bytes": 6, "records": 2} in told
+    assert told[-1]["records"] == 3
+
+
 def _json_request(request_for: _Request, **processing: str) -> dict[str, Any]:
     return request_for(
         TransformInput={"ContentType": "application/jsonlines"},
