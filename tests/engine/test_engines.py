@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +20,7 @@ from transform_engine.data_log import MemoryLog
 from transform_engine.engines import BINDS_LABEL, Engine, find_image
 from transform_engine.errors import InstanceFailed
 from transform_engine.job import TransformJob
-from transform_engine.ports import SERVICE_PORT, claim_service_port
+from transform_engine.ports import SERVICE_PORT, claim_service_port, free_port
 from transform_engine.servers import ModelServers
 from transform_engine.spec import Container, JobSpec
 from transform_engine.storage import FolderStorage, write_object
@@ -74,9 +74,13 @@ class _Podman:
                     found[int(entry.name)] = command.decode(errors="replace").split("\0")
         return found
 
+    def containers(self) -> list[str]:
+        """Return what containers there are, running or not."""
+        return _do(*self.command, "ps", "--all", "--quiet").split()
+
     def left(self) -> list[Any]:
         """Return what is left of containers: themselves, and processes."""
-        return [*_do(*self.command, "ps", "--all", "--quiet").split(), *self.processes().values()]
+        return [*self.containers(), *self.processes().values()]
 
 
 @pytest.fixture(scope="module")
@@ -197,11 +201,22 @@ def test_a_job_runs_an_image_as_the_service_does(
     assert [*Path(spec.work_dir).iterdir()] == []
 
 
+@pytest.fixture
+def running(podman: _Podman) -> Iterator[str]:
+    """The URL of a server that runs already, and marks its lines with `,0`."""
+    port = free_port()
+    told = {"BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port), "MARK": ",0"}
+    with subprocess.Popen([podman.program, "serve"], env=told, stdout=subprocess.DEVNULL) as server:
+        yield f"http://127.0.0.1:{port}"
+        server.kill()
+
+
 @pytest.mark.parametrize("size", [2, 15])
 def test_a_pipeline_may_mix_images_processes_and_servers_that_run(
     size: int,
     network: str,
     podman: _Podman,
+    running: str,
     request_for: _Request,
     job_for: _Job,
     bucket: FolderStorage,
@@ -212,6 +227,7 @@ def test_a_pipeline_may_mix_images_processes_and_servers_that_run(
     containers = [
         Container(command=(podman.program, "serve"), environment={"MARK": mark}) for mark in marks
     ]
+    containers[0] = Container(url=running)
     for number in {1, size - 1}:
         containers[number] = Container(image=_BINDS, environment={"MARK": marks[number]})
     job = TransformJob(
@@ -229,11 +245,12 @@ def test_a_pipeline_may_mix_images_processes_and_servers_that_run(
     marked = "".join(marks).encode()
     assert _read(bucket, "out/a.out") == b"1%s\n2%s\n" % (marked, marked)
     streams = {path.stem: path.read_text() for path in (tmp_path / "logs").glob("*/*/c*.log")}
-    assert set(streams) == {f"container-{number}" for number in range(1, size + 1)}
+    assert set(streams) == {f"container-{number}" for number in range(2, size + 1)}
     ports = [said.partition("listens on ")[2].split()[0] for said in streams.values()]
-    assert len(set(ports)) == size
-    assert podman.left() == []
-    assert all(f"SAGEMAKER_BIND_TO_PORT={port}\n" in "".join(streams.values()) for port in ports)
+    assert len(set(ports)) == size - 1
+    for port, said in zip(ports, streams.values(), strict=True):
+        assert f"SAGEMAKER_BIND_TO_PORT={port}\n" in said
+    assert podman.containers() == []
 
 
 def _pids(podman: _Podman, of: str) -> list[int]:
