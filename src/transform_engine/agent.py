@@ -14,7 +14,7 @@ from typing import Any
 
 from transform_engine.capture import write_manifests
 from transform_engine.data_log import LogSink, agent_line
-from transform_engine.errors import INTERNAL_ERROR, SEE_LOGS, InstanceFailed, ObjectFailed
+from transform_engine.errors import INTERNAL_ERROR, SEE_LOGS, InstanceFailed, NoAnswer, ObjectFailed
 from transform_engine.http_client import HttpClient
 from transform_engine.object_run import ObjectRun
 from transform_engine.objects import Task, enumerate_tasks, output_key, read_share
@@ -29,6 +29,7 @@ Event = Mapping[str, Any]
 _FAILURES_IN_DETAIL = 5
 _REASON_LENGTH = 2000
 _PROGRESS_S = 0.5
+_END_SEEN_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +79,7 @@ class _Progress:
     outputs: list[str] = field(default_factory=list)
     # Texts, since an error holds on to the payload that it is about.
     failed: int = 0
+    lost: bool = False
     failure_reason: str | None = None
     told: list[str] = field(default_factory=list)
 
@@ -133,7 +135,7 @@ class _Agent:
             progress = await self._transform(tasks, settings, servers)
             progress.done.sort(key=lambda task: task.key)
             await self._capture(progress)
-            return self._result(progress, servers)
+            return await self._result(progress, servers)
         finally:
             # Also when the work is cancelled: nothing may be left running.
             await asyncio.shield(servers.stop())
@@ -240,6 +242,7 @@ class _Agent:
             for line in failure.lines:
                 self._log.agent(agent_line(f"{task.name}: {line}"))
             progress.failed += 1
+            progress.lost = progress.lost or isinstance(failure, NoAnswer)
             progress.failure_reason = progress.failure_reason or failure.failure_reason
             reason = failure.reason[:_REASON_LENGTH]
             if progress.failed <= _FAILURES_IN_DETAIL:
@@ -255,7 +258,7 @@ class _Agent:
         }
         self._on_event(event)
 
-    def _result(self, progress: _Progress, servers: ModelServers) -> InstanceResult:
+    async def _result(self, progress: _Progress, servers: ModelServers) -> InstanceResult:
         counts: Any = {
             "done": len(progress.done),
             "failed": progress.failed,
@@ -267,7 +270,10 @@ class _Agent:
         more = progress.failed - len(told)
         if more:
             told.append(f"and {more} more objects")
-        told += [server.last_words for server in servers.servers]
+        for server in servers.servers:
+            if progress.lost:
+                await server.wait_ended(_END_SEEN_S)  # Its connections are lost a little earlier.
+            told += [said for said in (server.ended(), server.last_words) if said is not None]
         return InstanceResult(
             ok=False, failure_reason=progress.failure_reason, detail="\n".join(told), **counts
         )
