@@ -108,15 +108,16 @@ def test_no_object_is_lost_when_others_arrive_while_the_job_starts(
     _lay(tmp_path, **dict.fromkeys(names, "1\n"))
     events: list[Mapping[str, Any]] = []
     request = _files_request(request_for, tmp_path, TransformResources={"InstanceCount": 2})
-    spec = job_for(request, [container("echo_rstrip")], max_instances=2)
+    spec = job_for(request, [container("echo_rstrip")], max_instances=2, ping_timeout_s=30)
     job = TransformJob(spec, on_event=events.append)
     job.start()
-    late = 0
-    while sum(event["event"] == "started" for event in events) < 2:
-        late += 1
+    for late in range(1000):
+        if sum(event["event"] == "started" for event in events) == 2:
+            break
         (tmp_path / "in put" / f"{late:03}").write_text("2\n")  # Sorts before the others.
         time.sleep(0.005)
-    assert job.wait(30).status == "Completed"
+    result = job.wait(30)
+    assert result.status == "Completed", result
     transformed = [
         event["key"].rpartition("/")[2] for event in events if event["event"] == "object"
     ]
