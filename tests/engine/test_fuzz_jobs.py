@@ -35,7 +35,7 @@ from transform_engine.storage import FolderStorage, Output, Storage, StoredObjec
 _fuzz = settings(
     derandomize=True,
     deadline=None,
-    max_examples=100,
+    max_examples=250,
     # The server stays the same for all examples, and keeps what comes apart by run.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -441,7 +441,9 @@ def _objects_of_bytes(draw: st.DrawFn, what: _Settings) -> dict[str, bytes]:
             )
         )
         data = b"".join(_framed(what.split, record) for record in records)
-        damage = draw(st.sampled_from(["none", "none", "cut", "flip"]))
+        if what.split == "Line" and draw(st.booleans()):
+            data = data[:-1]
+        damage = draw(st.sampled_from(["none", "none", "none", "cut", "flip"]))
         if damage == "cut":
             data = data[: draw(st.integers(0, len(data)))]
         elif damage == "flip" and data:
@@ -459,13 +461,14 @@ def _objects_of_bytes(draw: st.DrawFn, what: _Settings) -> dict[str, bytes]:
 _RARELY = st.sampled_from([False, False, False, True])
 _SETTINGS_OF_BYTES = st.builds(
     _Settings,
-    split=st.sampled_from(["None", "Line", "RecordIO", "TFRecord"]),
-    single=st.booleans(),
+    split=st.sampled_from(["Line", "Line", "Line", "None", "RecordIO", "TFRecord"]),
+    single=_RARELY,
     assemble=st.sampled_from(["None", "Line"]),
-    packed=st.booleans(),
-    limit=st.none() | st.integers(1, 120),
+    packed=_RARELY,
+    limit=st.integers(1, 120) | st.integers(1, 40) | st.none(),
     concurrent=st.sampled_from([1, 2, 4, 16]),
-    readings=st.builds(
+    readings=st.just(Readings())
+    | st.builds(
         Readings,
         line_feed_in_single_record=_RARELY,
         line_feed_after_last_record=_RARELY.map(lambda rarely: not rarely),
