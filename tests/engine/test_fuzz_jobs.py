@@ -802,3 +802,18 @@ def test_rows_are_filtered_and_joined_as_the_model_says(
     _assert_as_the_model_says(
         came, {name: outcome(what, each, reply) for name, each in objects.items()}
     )
+
+
+@pytest.mark.parametrize("near", [2, 1 << 12, (1 << 12) + (1 << 15), (1 << 15) * 9 + (1 << 12)])
+@pytest.mark.parametrize("off", [-2, -1, 0, 1, 2])
+def test_lines_of_a_file_are_cut_wherever_the_last_one_that_fits_ends(
+    near: int, off: int, server: _Server
+) -> None:
+    """A file's end of line is looked for backwards, further and further."""
+    behind = near + off
+    what = _Settings(assemble="None", limit=600_000)
+    fitting = b"a" * (600_000 - behind - 1) + b"\n"
+    data = fitting + b"b" * (behind + 3) + b"\nc"
+    came = _came_of(server, what, {"a": data}, _REPLIES["echo"], None)
+    assert came[2] == [fitting, data[len(fitting) :]]
+    _assert_as_the_model_says(came, {"a": _outcome_of_bytes(what, data, _REPLIES["echo"])})
