@@ -35,7 +35,7 @@ from transform_engine.storage import FolderStorage, Output, Storage, StoredObjec
 _fuzz = settings(
     derandomize=True,
     deadline=None,
-    max_examples=250,
+    max_examples=200,
     # The server stays the same for all examples, and keeps what comes apart by run.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -748,6 +748,7 @@ _JSON_ROWS = [
     *(b' {"a" : 9007199254740993}\r', b'{"a":1,"a":[2]}', b'{"SageMakerOutput":1}', b"null"),
     *(b'{"a":"\\u00e9<&>\xe2\x80\xa8"}', b"[" * 150 + b"]" * 150, b'{"a":"\\ud800","b":1}'),
     *(b'{"\\u0061":1,"b":"\\ud800"}', b'{"b":"\x01","a":1}', b'{"b":01,"a":1}', b'{"b":1,"a":[}'),
+    *(b'{"a":1,"b":"\xff"}', b'{"a":"\xff"}', b'{"a":1,"b":[01]}', b'{"a":1,"b":[\xed\xa0\x80]}'),
     *(b"", b"NaN", b'{"a":Infinity}', b'"\xff"', b"{'a':1}", b"[" * 5000, b'{"a":1} x', b"01"),
 ]
 
@@ -777,7 +778,7 @@ def _row_jobs(draw: st.DrawFn) -> tuple[_Settings, dict[str, bytes], str]:
     pool = _CSV_ROWS if csv else _JSON_ROWS
     for number in range(draw(st.integers(1, 4))):
         # The later ones of the pool are the worse ones; most objects have none of them.
-        well = len(pool) - ((4 if csv else 11) if draw(st.integers(0, 3)) else 0)
+        well = len(pool) - ((4 if csv else 16) if draw(st.integers(0, 3)) else 0)
         rows = draw(st.lists(st.sampled_from(pool[:well]), max_size=5))
         if split == "None" and content_type == "application/json":
             data = b"\n".join(rows[:1])
@@ -789,7 +790,7 @@ def _row_jobs(draw: st.DrawFn) -> tuple[_Settings, dict[str, bytes], str]:
     return what, objects, draw(st.sampled_from([*(_CSV_REPLIES if csv_out else _JSON_REPLIES)]))
 
 
-@settings(_fuzz, max_examples=250)
+@settings(_fuzz, max_examples=150)
 @given(job=_row_jobs(), sizes=_PIECES)
 def test_rows_are_filtered_and_joined_as_the_model_says(
     job: tuple[_Settings, dict[str, bytes], str], sizes: list[int] | None, server: _Server
@@ -817,3 +818,65 @@ def test_lines_of_a_file_are_cut_wherever_the_last_one_that_fits_ends(
     came = _came_of(server, what, {"a": data}, _REPLIES["echo"], None)
     assert came[2] == [fitting, data[len(fitting) :]]
     _assert_as_the_model_says(came, {"a": _outcome_of_bytes(what, data, _REPLIES["echo"])})
+
+
+@pytest.mark.parametrize(
+    ("media_type", "answer"),
+    [("text/csv", name) for name in _CSV_REPLIES]
+    + [("application/jsonlines", name) for name in _JSON_REPLIES],
+)
+@pytest.mark.parametrize("single", [False, True])
+def test_every_kind_of_reply_is_joined_under_every_filter_as_the_model_says(
+    media_type: str, answer: str, single: bool, server: _Server
+) -> None:
+    csv = _is_csv(media_type)
+    reply = (_CSV_REPLIES if csv else _JSON_REPLIES)[answer]
+    rows = [b"1,2,3", b'"a,b",2'] if csv else [b'{"b": 1,"a":[1,2.0]}', b'{"a":[],"b":"\\u00e9"}']
+    objects = {
+        "good": b"\n".join((*rows, *rows)),
+        "one": rows[0],
+        "bad": b"\n".join((*rows, b'"' if csv else b'{"b":01,"a":[0]}')),
+    }
+    for expression in _CSV_FILTERS if csv else _JSON_FILTERS:
+        what = _Settings(
+            single=single,
+            content_type=media_type,
+            accept=media_type,
+            output_filter=expression,
+            join=True,
+        )
+        came = _came_of(server, what, objects, reply, None)
+        expected = {name: _outcome_of_rows(what, each, reply) for name, each in objects.items()}
+        _assert_as_the_model_says(came, expected)
+
+
+@pytest.mark.parametrize(("side", "join"), [("input", False), ("input", True), ("output", True)])
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize(
+    ("media_type", "expression"),
+    [("text/csv", expression) for expression in _CSV_FILTERS]
+    + [("application/jsonlines", expression) for expression in _JSON_FILTERS],
+)
+def test_every_kind_of_row_is_filtered_and_joined_as_the_model_says(
+    media_type: str, expression: str, single: bool, side: str, join: bool, server: _Server
+) -> None:
+    rows = _CSV_ROWS if _is_csv(media_type) else _JSON_ROWS
+    reply = (_CSV_REPLIES if _is_csv(media_type) else _JSON_REPLIES)["the line"]
+    if side == "output":
+        reply = _answering(lambda line: b"1.50")
+    what = _Settings(
+        single=single,
+        concurrent=4,
+        limit=100_000,
+        content_type=media_type,
+        accept=media_type,
+        input_filter=expression if side == "input" else "$",
+        output_filter=expression if side == "output" else "$",
+        join=join,
+    )
+    objects = {f"{number:02}": row + b"\n" for number, row in enumerate(rows)}
+    outcome = _outcome_of_rows if what.reads_replies or expression != "$" else _outcome_of_bytes
+    came = _came_of(server, what, objects, reply, [7] if single else None)
+    _assert_as_the_model_says(
+        came, {name: outcome(what, each, reply) for name, each in objects.items()}
+    )
