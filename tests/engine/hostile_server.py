@@ -403,6 +403,12 @@ def refuses_early_and_reads_no_more(call: Call) -> bool:
     return False
 
 
+def refuses_early_and_does_not_say_close(call: Call) -> bool:
+    call.send(_reply(b"too large", status=b"413 Payload Too Large"))
+    call.stall()
+    return False
+
+
 def bad_request(call: Call) -> bool:
     call.read()
     call.send(_reply(b"cannot\nread it", status=b"400 Bad Request"))

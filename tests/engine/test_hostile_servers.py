@@ -239,6 +239,7 @@ _REFUSED = [
     _Case("too_many_requests", "ClientError: 429", retries=3),
     _Case("refuses_early_and_closes", "ClientError: 413", retries=3, read=False),
     _Case("refuses_early_and_reads_no_more", "ClientError: 413", retries=3, read=False),
+    _Case("refuses_early_and_does_not_say_close", "ClientError: 413", retries=3, read=False),
     _Case("redirects", _STATUS + "307", retries=3),
     _Case("not_modified", _STATUS + "304", retries=3),
     # RFC 9110 §15: a status that is none is to be treated as 5xx.
