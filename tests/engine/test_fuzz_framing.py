@@ -190,6 +190,31 @@ def test_the_records_before_a_damage_come_out_and_then_the_damage(
 
 
 @_fuzz
+@given(
+    st.lists(st.sampled_from([b"", b"\r", b"a", b"a\r", b"\ra", b"\r\r"]), max_size=6),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    _PIECES,
+)
+@example([b"\r"], False, True, False, [1])
+@example([b"a", b"\r"], True, True, True, [2])
+def test_a_last_line_without_a_line_feed_is_read_as_the_others_are(
+    lines: list[bytes], framed: bool, skip: bool, strip: bool, sizes: list[int]
+) -> None:
+    data = b"\n".join(lines)
+    cutter = LineSplitter(framed=framed, skip_blank=skip, strip_carriage_return=strip)
+    got = [line for piece in _pieces(data, sizes) for line in cutter.feed(piece)]
+    got += cutter.end()
+    expected = []
+    for framed_line, line in _read("Line", data)[0]:
+        if not (skip and line in (b"", b"\r")):
+            kept = line.removesuffix(b"\r") if strip else line
+            expected.append(kept + framed_line[len(line) :] if framed else kept)
+    assert got == expected
+
+
+@_fuzz
 @given(st.lists(st.binary(max_size=30), min_size=1, max_size=4), st.data())
 def test_a_tfrecord_with_one_bit_wrong_is_refused_and_those_before_it_are_not(
     records: list[bytes], data: st.DataObject
