@@ -397,7 +397,9 @@ def test_a_server_that_is_killed_fails_the_objects_that_it_still_had(
     assert (result.status, result.done, result.failed) == ("Failed", 1, 1)
     assert (result.failure_reason or "").startswith("AlgorithmError: ")
     assert "Unable to get response from algorithm" in (result.detail or "")
-    assert "the model server must run until the job ends, got exit code 137" in (result.detail or "")
+    assert "the model server must run until the job ends, got exit code 137" in (
+        result.detail or ""
+    )
     assert [each.key for each in bucket.list("bkt", "out/")] == ["out/a.out"]
     assert _processes_below(str(tmp_path)) == []
     assert [*Path(spec.work_dir).iterdir()] == []

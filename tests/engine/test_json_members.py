@@ -1,79 +1,18 @@
-"""Picking members must do what parsing does, or say that it cannot."""
-
-import json
+"""Picking members, case by case; test_fuzz_rows.py holds it to parsing."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from transform_engine.json_members import MemberFilter, Unusual
-from transform_engine.rows import NothingThere, Rows, UnreadableRow, join_json
+from transform_engine.rows import NothingThere, Rows, UnreadableRow
 from transform_request.jsonpath import parse
 
 _ROWS = Rows("json")
-_NAMES = ["id", "b", "A", "é", 'q"', "100%b", "SageMakerOutput"]
-_VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=6),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_NAMES), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-_OBJECTS = st.dictionaries(st.sampled_from(_NAMES), _VALUES, max_size=6)
-_PATHS = st.sampled_from(
-    ["$.id", "$['b','id']", "$['id','SageMakerOutput']", "$.SageMakerOutput", "$['A','100%b','é']"]
-)
 
 
 def _filter(expression: str) -> MemberFilter:
     made = MemberFilter.of(parse(expression))
     assert made is not None
     return made
-
-
-def _spelled(value: object, spaced: bool, escaped: bool) -> bytes:
-    separators = (", ", ": ") if spaced else (",", ":")
-    return json.dumps(value, separators=separators, ensure_ascii=escaped).encode()
-
-
-@given(_OBJECTS, _PATHS, st.booleans(), st.booleans())
-def test_members_are_picked_as_parsing_would_pick_them(
-    value: dict[str, object], expression: str, spaced: bool, escaped: bool
-) -> None:
-    line = _spelled(value, spaced, escaped)
-    try:
-        picked = _filter(expression).filter(line)
-    except Unusual:
-        return  # Then it is parsed.
-    assert picked == _ROWS.write(_ROWS.select(parse(expression), _ROWS.parse(line)))
-
-
-@given(
-    st.lists(st.tuples(_OBJECTS, _VALUES), min_size=1, max_size=4),
-    _PATHS,
-    st.booleans(),
-    st.booleans(),
-)
-def test_joined_records_are_filtered_as_parsing_would_filter_them(
-    pairs: list[tuple[dict[str, object], object]], expression: str, spaced: bool, escaped: bool
-) -> None:
-    lines = [_spelled(record, spaced, escaped) for record, _ in pairs]
-    replies = [_spelled(reply, spaced, escaped) for _, reply in pairs]
-    picking = _filter(expression)
-    try:
-        written = picking.write_joined(picking.read(lines), replies)
-    except Unusual:
-        return  # Then they are parsed.
-    assert written == [
-        _ROWS.write(
-            _ROWS.select(parse(expression), join_json(_ROWS.parse(line), _ROWS.parse(reply)))
-        )
-        for line, reply in zip(lines, replies, strict=True)
-    ]
 
 
 @pytest.mark.parametrize(
