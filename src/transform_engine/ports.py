@@ -3,6 +3,7 @@
 import itertools
 import os
 import socket
+from collections import deque
 from pathlib import Path
 
 from transform_engine.errors import INTERNAL_ERROR, InstanceFailed
@@ -18,6 +19,7 @@ _BLOCKS = len(_PORTS) // _BLOCK
 
 # Processes that start at the same time look in different places.
 _TURNS = itertools.count(os.getpid() % _BLOCKS)
+_CLAIMS: deque[socket.socket] = deque(maxlen=32)
 
 
 def free_ports() -> range:
@@ -25,13 +27,28 @@ def free_ports() -> range:
     for turn in itertools.islice(_TURNS, _BLOCKS):
         first = _PORTS[turn % _BLOCKS * _BLOCK]
         block = range(first, first + _BLOCK)
-        if all(map(_is_free, block)):
+        if _claim(first) and all(map(_is_free, block)):
             return block
     raise InstanceFailed(
         INTERNAL_ERROR,
         f"{_BLOCK} ports in a row between {_PORTS.start} and {_PORTS.stop} must be free, got none; "
         "end some of the servers on this machine",
     )
+
+
+def _claim(port: int) -> bool:
+    """Claim a block for a while: until its servers listen, others would find it free, too."""
+    # The UDP port of that number, which no model server wants.
+    claim = socket.socket(type=socket.SOCK_DGRAM)
+    try:
+        claim.bind(("127.0.0.1", port))
+    except OSError:
+        claim.close()
+        return False
+    if len(_CLAIMS) == _CLAIMS.maxlen:
+        _CLAIMS[0].close()
+    _CLAIMS.append(claim)
+    return True
 
 
 def free_port() -> int:

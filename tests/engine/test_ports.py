@@ -2,9 +2,11 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import transform_engine
 from transform_engine.ports import SERVICE_PORT, claim_service_port, free_ports, listens
 
 
@@ -53,3 +55,34 @@ def test_who_listens_is_told_from_who_does_not() -> None:
             assert not listens(other.pid, port)
             assert not listens(listening.pid, port + 1)
             other.kill()
+
+
+_ASK = """
+import itertools, sys
+from transform_engine import ports
+ports._TURNS = itertools.count(7)
+print(ports.free_port(), ports.free_port(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processes_that_look_at_the_same_time_get_ports_of_their_own() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(transform_engine.__file__).parents[1])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _ASK],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    given: list[str] = []
+    for process in processes:
+        assert process.stdout is not None
+        given += process.stdout.readline().split()
+    for process in processes:
+        process.communicate(timeout=10)
+    # Nothing listens on any of them yet.
+    assert len(given) == len({*given}) == 6
