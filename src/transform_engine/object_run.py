@@ -105,7 +105,7 @@ class ObjectRun:
         self._background: asyncio.Task[None] | None = None
         self._payloads: Iterator[Payload] = iter(())
         self._path: str | None = None
-        self._all_taken = self._over = False
+        self._has_record = self._all_taken = self._over = False
 
     def begin(self) -> None:
         """Open the object."""
@@ -148,6 +148,7 @@ class ObjectRun:
                 self._all_taken = True
                 self._end_if_whole()
             return None
+        self._has_record = True
         self._waiting.append(payload)
         return payload
 
@@ -230,7 +231,7 @@ class ObjectRun:
         if not self._all_taken or self._waiting or self._over:
             return
         try:
-            if not self.bytes_read and self._settings.readings.empty_object_fails:
+            if not self._has_record and self._settings.readings.empty_object_fails:
                 raise BadInput("the object must have a record, got an empty object; remove it")
             self._flush()
             visible = self._output.commit()

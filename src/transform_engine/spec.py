@@ -44,7 +44,7 @@ class Readings:
     :param line_feed_after_last_record: a request of several lines ends with the last one's.
     :param carriage_return_in_record: a CR before the line feed is part of the record.
     :param blank_line_is_record: an empty line is sent, too.
-    :param empty_object_fails: an object without a byte fails instead of making an empty output.
+    :param empty_object_fails: an object without a record fails instead of making an empty output.
     :param line_feed_only_where_missing: AssembleWith Line adds none to a reply that ends in one.
     :param retry_5xx: an answer of 500 and above is tried again.
     :param json_escapes_html: `<`, `>` and `&` are written as Go's encoder does, as `\\u003c` …

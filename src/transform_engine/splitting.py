@@ -75,10 +75,10 @@ class LineSplitter:
         self._rest, self._pending = [], 0
         if not rest:
             return ()
+        if self._skip and rest == b"\r":
+            return ()
         # It has no line end of its own, so none is added.
-        if self._strip:
-            rest = rest.removesuffix(b"\r")
-        return (rest,) if rest or not self._skip else ()
+        return (rest.removesuffix(b"\r") if self._strip else rest,)
 
     def _finish(self, lines: list[bytes]) -> list[bytes]:
         if self._strip:
