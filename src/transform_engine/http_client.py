@@ -343,7 +343,9 @@ class _Connection(asyncio.Protocol):
                 self.waiter = None
                 self._used = True
                 self._idle.append(self)
-                waiter.replied(reader.status, reader.body(), None)
+                pieces = reader.pieces
+                body = pieces.pop() if len(pieces) == 1 else reader.body()
+                waiter.replied(reader.status, body, None)
                 return
             if not (reader.whole or reader.careful):
                 # It has more than one piece: who reads on must know how it ends.
@@ -452,7 +454,7 @@ class _QuickReader:
             lenient_spaces_after_chunk_size=True,
         )
         self.feed: Callable[[bytes], None] = self._parser.feed_data
-        self._pieces: list[bytes] = []
+        self.pieces: list[bytes] = []
         self.status = 0
         self.keep_alive = False
         self.whole = self.surplus = False
@@ -460,7 +462,7 @@ class _QuickReader:
 
     def body(self) -> bytes:
         """Take the body."""
-        pieces = self._pieces
+        pieces = self.pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         return body
@@ -473,7 +475,7 @@ class _QuickReader:
 
     def on_body(self, body: bytes) -> None:
         if not self.whole:
-            self._pieces.append(body)
+            self.pieces.append(body)
 
     def on_message_complete(self) -> None:
         if not self.whole:

@@ -15,11 +15,13 @@ from transform_engine.packing import Payload
 from transform_engine.settings import Settings
 
 _LOOKS_S = 0.05
-_NO_BODY = b""
 
 
 class Sender(Protocol):
     """Whose payload it is; told once for each what came of it."""
+
+    def take(self) -> Payload | None:
+        """Give another payload; None if there is none at the moment."""
 
     def replied(self, payload: Payload, reply: bytes) -> None:
         """The last container has answered with 2xx."""
@@ -28,14 +30,10 @@ class Sender(Protocol):
         """No try is left."""
 
 
-class StreamedPayload(Payload):
+class StreamedPayload(Payload, eq=False, gc=False, kw_only=True):
     """A body that is sent in chunks as it is read; opened anew for each try."""
 
-    __slots__ = ("open",)
-
-    def __init__(self, open_body: Callable[[], AsyncIterator[bytes]]) -> None:
-        super().__init__(_NO_BODY, records=0)
-        self.open = open_body
+    open: Callable[[], AsyncIterator[bytes]]
 
 
 Next = Callable[[], tuple[Sender, Payload] | None]
@@ -112,7 +110,9 @@ class _Lane:
         self._heads = self._clients[0].heads(
             self._content_type, self._accept if self._last == 0 else None
         )
+        self._idle = self._clients[0].idle
         self._stage = 0
+        self._max_retries = settings.max_retries
         self._tries_left = 0
         self._type: str | None = None
         self._sender: Sender | None = None
@@ -122,25 +122,32 @@ class _Lane:
 
     def next(self) -> bool:
         """Take a payload and send it; without one the lane is idle again."""
-        taken = self._lanes.take()
-        if taken is None:
-            self._lanes.idle.append(self)
-            return False
-        self._sender, self.payload = taken
-        self._tries_left = self._lanes.settings.max_retries
-        self._try()
+        # Who had the last one mostly has another one.
+        payload = None if self._sender is None else self._sender.take()
+        if payload is None:
+            taken = self._lanes.take()
+            if taken is None:
+                self._sender = None
+                self._lanes.idle.append(self)
+                return False
+            self._sender, payload = taken
+        self.payload = payload
+        self._tries_left = self._max_retries
+        self._try(payload)
         return True
 
-    def _try(self) -> None:
-        payload = self.payload
-        assert payload is not None
+    def _try(self, payload: Payload) -> None:
         self._stage = 0
         self.deadline = time.monotonic() + self._timeout_s
         if self._chunked:
             opened = payload.open if isinstance(payload, StreamedPayload) else payload.body
             self._send_chunks(opened, self._content_type)
+            return
+        body = payload.body
+        if self._idle:
+            self._idle.pop().send(self._heads[len(body)], body, self)
         else:
-            self._clients[0].post(self._heads, payload.body, self)
+            self._clients[0].post(self._heads, body, self)
 
     def _send_chunks(self, body: Body, content_type: str | None) -> None:
         headers = {"Content-Type": content_type} if content_type else {}
@@ -176,7 +183,7 @@ class _Lane:
                 self._refused(status, body)
             elif self._stage == self._last:
                 sender, payload = self._sender, self.payload
-                self._sender = self.payload = None
+                self.payload = None
                 assert sender is not None
                 assert payload is not None
                 sender.replied(payload, body)
@@ -216,7 +223,8 @@ class _Lane:
     def _again(self, failure: ObjectFailed) -> None:
         if self._tries_left:
             self._tries_left -= 1
-            self._try()
+            assert self.payload is not None
+            self._try(self.payload)
         else:
             self._end(failure)
 

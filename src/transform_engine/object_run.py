@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
+from functools import partial
 
 from transform_engine.errors import BadInput, ObjectFailed
 from transform_engine.lanes import Lanes, StreamedPayload
@@ -103,7 +104,8 @@ class ObjectRun:
         self._room: asyncio.Event | None = None
         self._all_read = False
         self._background: asyncio.Task[None] | None = None
-        self._payloads: Iterator[Payload] = iter(())
+        self._payloads: Iterator[Payload] | None = None
+        self._next: Callable[[], Payload | None] = lambda: None
         self._path: str | None = None
         self._has_record = self._all_taken = self._over = False
 
@@ -121,22 +123,24 @@ class ObjectRun:
         else:
             if self._path is not None:
                 self._payloads = self._of_file(self._path, self._recipe.packer())
+                self._next = partial(next, self._payloads, None)
             else:
                 self._ready = deque()
+                self._next = self._read
                 self._room = asyncio.Event()
                 self._background = asyncio.create_task(self._read_ahead())
 
     @property
     def can_give(self) -> bool:
         """Whether there may be another payload to take, now or later."""
-        return not (self._all_taken or self._over)
+        return not self._all_taken
 
     def take(self) -> Payload | None:
         """Give the next payload to send; None if there is none at the moment, or no more."""
-        if len(self._waiting) >= self._window or self._all_taken or self._over:
+        if self._all_taken or len(self._waiting) >= self._window:
             return None
         try:
-            payload = next(self._payloads, None) if self._ready is None else self._read()
+            payload = self._next()
         except ObjectFailed as failure:
             self.fail(failure)
             return None
@@ -154,10 +158,11 @@ class ObjectRun:
 
     def close(self) -> None:
         """Leave nothing behind: the job is given up, or the object has ended."""
-        self._over = True
+        self._over = self._all_taken = True
         self._waiting.clear()
         self._ready = None
-        self._payloads = iter(())  # Closes the file.
+        self._next = lambda: None
+        self._payloads = None  # Closes the file.
         if self._background is not None:
             self._background.cancel()
         self._output.discard()
@@ -206,7 +211,8 @@ class ObjectRun:
                         self._flush()
                 waiting.popleft()
                 self.records += payload.records
-                self._at += payload.size
+                if payload.size:
+                    self._at += payload.size
         except ObjectFailed as failure:
             self.fail(failure, waiting[0])
             return
@@ -387,7 +393,7 @@ class ObjectRun:
         async with aclosing(self._pieces()) as read:
             async for piece in read:
                 if piece:
-                    await self._put((StreamedPayload(self._pieces),))
+                    await self._put((StreamedPayload(b"", records=0, open=self._pieces),))
                     return
 
     def _unwritable(self, error: Exception) -> ObjectFailed:

@@ -7,6 +7,8 @@ A packer takes an object in pieces of any size: `feed` gives the payloads that a
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+import msgspec
+
 from transform_engine.errors import BadInput, ObjectFailed
 from transform_engine.splitting import Splitter
 
@@ -14,25 +16,22 @@ from transform_engine.splitting import Splitter
 _LONGEST_BEFORE_FILTER = 100 * 2**20
 
 
-class Payload:
+class Payload(msgspec.Struct, eq=False, gc=False):
     """One request's body, what a join will ask for, and later its reply.
 
-    A plain class with slots: there may be hundreds of thousands a second.
+    A struct because there may be a hundred thousand a second.
 
     :param kept: the original records, or what was read of them; None without a join.
     :param records: how many records it has; 0 if nobody has counted.
     :param size: of lines that nobody has counted, in bytes.
     """
 
-    __slots__ = ("body", "failure", "kept", "records", "reply", "size")
-
-    def __init__(self, body: bytes, kept: Any = None, records: int = 1, size: int = 0) -> None:
-        self.body = body
-        self.kept = kept
-        self.records = records
-        self.size = size
-        self.reply: bytes | None = None
-        self.failure: ObjectFailed | None = None
+    body: bytes
+    kept: Any = None
+    records: int = 1
+    size: int = 0
+    reply: bytes | None = None
+    failure: ObjectFailed | None = None
 
 
 class Packer(Protocol):
@@ -123,7 +122,8 @@ class RecordPacker:
         body = b"".join(self._sent)
         if self._trim:
             body = body.removesuffix(b"\n")
-        payload = Payload(body, tuple(self._kept) if self._keep else None, len(self._sent))
+        kept = tuple(self._kept) if self._keep else None
+        payload = Payload(body, kept, records=len(self._sent))
         self._sent, self._kept, self._size = [], [], 0
         return payload
 
