@@ -262,10 +262,9 @@ class _Connection(asyncio.Protocol):
         if not self._quick:
             self._reader = _CarefulReader()
         self._head, self._body = head, body
+        # If it is closing, `connection_lost` follows and sends the request again.
         self._large = len(body) > _AT_ONCE_BYTES
-        if self._transport.is_closing():
-            self._closed_early()
-        elif self._large:
+        if self._large:
             self._transport.writelines((head, body))
         else:
             self._transport.write(head + body)

@@ -7,7 +7,7 @@ task and no queue stands between a reply and the next request.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from transform_engine.errors import ModelFailed, ModelRefused, NoAnswer, ObjectFailed
 from transform_engine.http_client import Body, HttpClient, NoReply, TimedOut
@@ -23,8 +23,11 @@ class Sender(Protocol):
     def take(self) -> Payload | None:
         """Give another payload; None if there is none at the moment."""
 
-    def replied(self, payload: Payload, reply: bytes) -> None:
-        """The last container has answered with 2xx."""
+    def deliver(self) -> None:
+        """A payload has its reply: the last container has answered with 2xx."""
+
+    def weigh(self, payload: Payload) -> None:
+        """A large payload has its reply, and need not be kept."""
 
     def failed(self, payload: Payload, failure: ObjectFailed) -> None:
         """No try is left."""
@@ -115,9 +118,10 @@ class _Lane:
         self._max_retries = settings.max_retries
         self._tries_left = 0
         self._type: str | None = None
-        self._sender: Sender | None = None
+        # None only while nothing is sent, which is not asked for each of many replies.
+        self._sender: Any = None
+        self.payload: Any = None
         self._chunks: asyncio.Task[None] | None = None
-        self.payload: Payload | None = None
         self.deadline = 0.0
 
     def next(self) -> bool:
@@ -182,11 +186,11 @@ class _Lane:
             if not 200 <= status < 300:
                 self._refused(status, body)
             elif self._stage == self._last:
-                sender, payload = self._sender, self.payload
-                self.payload = None
-                assert sender is not None
-                assert payload is not None
-                sender.replied(payload, body)
+                payload, self.payload = self.payload, None
+                payload.reply = body
+                if payload.size:
+                    self._sender.weigh(payload)
+                self._sender.deliver()
                 if self.next() and self._lanes.idle:
                     self._lanes.wake()  # A reply may make room for more than one payload.
             else:
@@ -223,17 +227,13 @@ class _Lane:
     def _again(self, failure: ObjectFailed) -> None:
         if self._tries_left:
             self._tries_left -= 1
-            assert self.payload is not None
             self._try(self.payload)
         else:
             self._end(failure)
 
     def _end(self, failure: ObjectFailed) -> None:
-        sender, payload = self._sender, self.payload
-        self._sender = self.payload = None
-        assert sender is not None
-        assert payload is not None
-        sender.failed(payload, failure)
+        payload, self.payload = self.payload, None
+        self._sender.failed(payload, failure)
         self.next()
 
     def expired(self) -> None:

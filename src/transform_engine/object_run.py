@@ -9,7 +9,6 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
-from functools import partial
 
 from transform_engine.errors import BadInput, ObjectFailed
 from transform_engine.lanes import Lanes, StreamedPayload
@@ -104,10 +103,11 @@ class ObjectRun:
         self._room: asyncio.Event | None = None
         self._all_read = False
         self._background: asyncio.Task[None] | None = None
-        self._payloads: Iterator[Payload] | None = None
+        self._batches: Iterator[Iterable[Payload]] = iter(())
+        self._batch: Iterator[Payload] = iter(())
         self._next: Callable[[], Payload | None] = lambda: None
         self._path: str | None = None
-        self._has_record = self._all_taken = self._over = False
+        self._is_streamed = self._all_taken = self._over = False
 
     def begin(self) -> None:
         """Open the object."""
@@ -122,8 +122,8 @@ class ObjectRun:
             self.fail(_unreadable(error))
         else:
             if self._path is not None:
-                self._payloads = self._of_file(self._path, self._recipe.packer())
-                self._next = partial(next, self._payloads, None)
+                self._batches = self._of_file(self._path, self._recipe.packer())
+                self._next = self._from_file
             else:
                 self._ready = deque()
                 self._next = self._read
@@ -152,7 +152,6 @@ class ObjectRun:
                 self._all_taken = True
                 self._end_if_whole()
             return None
-        self._has_record = True
         self._waiting.append(payload)
         return payload
 
@@ -162,7 +161,7 @@ class ObjectRun:
         self._waiting.clear()
         self._ready = None
         self._next = lambda: None
-        self._payloads = None  # Closes the file.
+        self._batches = iter(())  # Closes the file.
         if self._background is not None:
             self._background.cancel()
         self._output.discard()
@@ -174,15 +173,14 @@ class ObjectRun:
 
     # lanes.Sender
 
-    def replied(self, payload: Payload, reply: bytes) -> None:
-        """Take a reply, and write those that are next in order."""
-        payload.reply = reply
-        if payload.size:
-            self._estimate(payload)
-            if not self._keeps_bodies:
-                payload.body = b""
-        if self._waiting[0] is payload:
-            self._deliver()
+    def weigh(self, payload: Payload) -> None:
+        """Estimate the records of lines that went together, and drop what is not needed again."""
+        sample = payload.body[:_SAMPLE_BYTES]
+        lines = sample.count(b"\n") or 1
+        payload.records = max(1, round(lines * payload.size / len(sample)))
+        self.records_estimated = self.records_estimated or len(sample) < payload.size
+        if not self._keeps_bodies:
+            payload.body = b""
 
     def failed(self, payload: Payload, failure: ObjectFailed) -> None:
         """Wait for the replies before it, then fail with the first failure in order."""
@@ -191,9 +189,10 @@ class ObjectRun:
         waiting = self._waiting
         while waiting[-1] is not payload:
             self._lanes.abandon(waiting.pop())
-        self._deliver()
+        self.deliver()
 
-    def _deliver(self) -> None:
+    def deliver(self) -> None:
+        """Write the replies that are next in order."""
         waiting, gathered = self._waiting, self._gathered
         try:
             while waiting:
@@ -227,17 +226,14 @@ class ObjectRun:
             self._output.write(self._recipe.plain_output(self._gathered))
             self._gathered.clear()
 
-    def _estimate(self, payload: Payload) -> None:
-        sample = payload.body[:_SAMPLE_BYTES]
-        lines = sample.count(b"\n") or 1
-        payload.records = max(1, round(lines * payload.size / len(sample)))
-        self.records_estimated = self.records_estimated or len(sample) < payload.size
-
     def _end_if_whole(self) -> None:
         if not self._all_taken or self._waiting or self._over:
             return
         try:
-            if not self._has_record and self._settings.readings.empty_object_fails:
+            if (
+                not (self.records or self._is_streamed)
+                and self._settings.readings.empty_object_fails
+            ):
                 raise BadInput("the object must have a record, got an empty object; remove it")
             self._flush()
             visible = self._output.commit()
@@ -299,7 +295,18 @@ class ObjectRun:
 
     # Where payloads come from
 
-    def _of_file(self, path: str, packer: Packer) -> Iterator[Payload]:
+    def _from_file(self) -> Payload | None:
+        payload = next(self._batch, None)
+        while payload is None:
+            batch = next(self._batches, None)
+            if batch is None:
+                return None
+            self._batch = iter(batch)
+            payload = next(self._batch, None)
+        return payload
+
+    def _of_file(self, path: str, packer: Packer) -> Iterator[Iterable[Payload]]:
+        """Read a file when its payloads are asked for; those of a piece come together."""
         file, before = open_file(path)
         try:
             size = before.st_size
@@ -316,15 +323,17 @@ class ObjectRun:
                 _must_be_there(piece, at, size)
                 self.bytes_read += len(piece)
                 for part in unpack.feed(piece) if unpack is not None else (piece,):
-                    yield from packer.feed(part)
+                    yield packer.feed(part)
             if unpack is not None:
                 unpack.end()
-            yield from packer.end()
+            yield packer.end()
             must_be_unchanged(path, file, before)
         finally:
             os.close(file)
 
-    def _lines_of_file(self, file: int, size: int, packer: LinePacker) -> Iterator[Payload]:
+    def _lines_of_file(
+        self, file: int, size: int, packer: LinePacker
+    ) -> Iterator[Iterable[Payload]]:
         at = 0
         while at < size:
             end = min(at + packer.limit, size)
@@ -334,7 +343,7 @@ class ObjectRun:
                     raise too_large("a line", packer.limit + 1, packer.limit, at_least=True)
             self.bytes_read += end - at
             # Not kept here, so that it goes as soon as it is answered.
-            yield packer.payload(_read(file, at, end, size))
+            yield (packer.payload(_read(file, at, end, size)),)
             at = end
 
     async def _read_ahead(self) -> None:
@@ -393,6 +402,7 @@ class ObjectRun:
         async with aclosing(self._pieces()) as read:
             async for piece in read:
                 if piece:
+                    self._is_streamed = True
                     await self._put((StreamedPayload(b"", records=0, open=self._pieces),))
                     return
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from transform_engine.errors import BadInput, ObjectFailed
-from transform_engine.splitting import Splitter
+from transform_engine.splitting import LineSplitter, Splitter
 
 # A filter may make a record that is too long to send short enough, but it must fit into memory.
 _LONGEST_BEFORE_FILTER = 100 * 2**20
@@ -71,6 +71,7 @@ class RecordPacker:
         self._limit = limit
         self._longest = _longest(limit, filtered=filtered)
         self._trim = trim
+        self._plain = single and prepare is None and not keep and isinstance(splitter, LineSplitter)
         self._sent: list[bytes] = []
         self._kept: list[bytes] = []
         self._size = 0
@@ -78,7 +79,20 @@ class RecordPacker:
 
     def feed(self, data: bytes) -> Iterable[Payload]:
         """Take more of the object and give the payloads that are full by now."""
+        if self._plain and (
+            self._limit is None or self._splitter.pending + len(data) <= self._limit
+        ):
+            # No record can be too large: each is a payload as it is, at no more cost than that.
+            made = [*map(Payload, self._splitter.feed(data))]
+            self._position += len(made)
+            return made
+        return self._feed(data)
+
+    def _feed(self, data: bytes) -> Iterable[Payload]:
         yield from self._pack(self._splitter.feed(data))
+        self._check_pending()
+
+    def _check_pending(self) -> None:
         # Before all of it is read: it may be far larger than memory, or say so in its header.
         if self._longest is not None and self._splitter.pending > self._longest:
             raise _too_long(
