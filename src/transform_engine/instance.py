@@ -28,8 +28,9 @@ from transform_engine.spec import InstanceSpec
 from transform_engine.storage import open_storage
 
 _TOGETHER_S = 0.05
-_M_MMAP_THRESHOLD = -3  # malloc.h
-_OWN_PAGES_BYTES = 512 * 1024
+# malloc.h; 32 MiB is the most that the first one takes.
+_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES = -3, 32 * 2**20
+_M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 256 * 2**20
 
 
 class _Printer:
@@ -110,16 +111,17 @@ def _open_log(spec: InstanceSpec) -> LogSink:
         ) from error
 
 
-def _give_memory_back() -> None:
-    """Let the payloads' memory go when they do, instead of keeping it for their like.
+def _keep_payloads_memory() -> None:
+    """Let the next payload have the memory of the last one.
 
-    Else glibc puts payloads between small things as soon as one has been freed, and a third more
-    memory is in use.
+    Else glibc asks the kernel for the pages of each large payload and gives them back, which takes
+    as long again as reading and sending it.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # Other libraries have none.
         if mallopt is not None:
-            mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
+            mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+            mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _is_orphan() -> bool:
@@ -137,7 +139,7 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     spec = InstanceSpec.read(Path(paths[0]))
-    _give_memory_back()
+    _keep_payloads_memory()
     printer = _Printer()
     result = uvloop.run(_run(spec, printer, end_with_stdin=bool(option)))
     if option and _is_orphan():
