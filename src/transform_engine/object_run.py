@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
+from itertools import chain
 
 from transform_engine.errors import BadInput, ObjectFailed
 from transform_engine.lanes import Lanes, StreamedPayload
@@ -70,6 +71,22 @@ class ObjectRun:
         is told by samples, since lines that are sent together are not counted.
     """
 
+    # These are the same for most objects, and there may be ten thousand a second.
+    bytes_read = 0
+    records = 0
+    records_estimated = False
+    _at = 0  # Where the first payload in waiting begins, if its records are not counted.
+    # What is read ahead, if the object is on no disk of ours.
+    _ready: deque[Payload] | None = None
+    _ready_bytes = 0
+    _room: asyncio.Event | None = None
+    _all_read = False
+    _background: asyncio.Task[None] | None = None
+    _batches: Iterator[Iterable[Payload]] = iter(())
+    _batch: Iterator[Payload] = iter(())
+    _path: str | None = None
+    _is_streamed = _all_taken = _over = False
+
     def __init__(
         self,
         task: Task,
@@ -82,9 +99,6 @@ class ObjectRun:
         on_end: Callable[["ObjectRun", ObjectFailed | None], None],
     ) -> None:
         self.task = task
-        self.bytes_read = 0
-        self.records = 0
-        self.records_estimated = False
         self._recipe = recipe
         self._settings = settings
         self._storage = storage
@@ -94,20 +108,9 @@ class ObjectRun:
         self._window = 2 * settings.max_concurrent + 2
         self._waiting: deque[Payload] = deque()  # In order, from the first without a reply.
         self._gathered: list[bytes] = []
-        self._at = 0  # Where the first payload in waiting begins, if its records are not counted.
         self._reads_replies = recipe.reads_replies
         self._keeps_bodies = recipe.keeps_bodies
-        # What is read ahead, if the object is on no disk of ours.
-        self._ready: deque[Payload] | None = None
-        self._ready_bytes = 0
-        self._room: asyncio.Event | None = None
-        self._all_read = False
-        self._background: asyncio.Task[None] | None = None
-        self._batches: Iterator[Iterable[Payload]] = iter(())
-        self._batch: Iterator[Payload] = iter(())
-        self._next: Callable[[], Payload | None] = lambda: None
-        self._path: str | None = None
-        self._is_streamed = self._all_taken = self._over = False
+        self._next: Callable[[], Payload | None] = _nothing
 
     def begin(self) -> None:
         """Open the object."""
@@ -121,7 +124,9 @@ class ObjectRun:
             # Whatever a storage raises: its key may be none that a place can have.
             self.fail(_unreadable(error))
         else:
-            if self._path is not None:
+            if self._path is not None and self._settings.split == "None":
+                self._next = self._whole_file
+            elif self._path is not None:
                 self._batches = self._of_file(self._path, self._recipe.packer())
                 self._next = self._from_file
             else:
@@ -160,7 +165,7 @@ class ObjectRun:
         self._over = self._all_taken = True
         self._waiting.clear()
         self._ready = None
-        self._next = lambda: None
+        self._next = _nothing
         self._batches = iter(())  # Closes the file.
         if self._background is not None:
             self._background.cancel()
@@ -295,6 +300,14 @@ class ObjectRun:
 
     # Where payloads come from
 
+    def _whole_file(self) -> Payload | None:
+        """Read a file whose content is one payload, or none."""
+        self._all_taken = True
+        assert self._path is not None
+        batches = self._of_file(self._path, self._recipe.packer())
+        payloads = [*chain.from_iterable(batches)]
+        return payloads[0] if payloads else None
+
     def _from_file(self) -> Payload | None:
         payload = next(self._batch, None)
         while payload is None:
@@ -411,6 +424,10 @@ class ObjectRun:
             f"the output {self.task.relative}.out must be writable, got {error!r}; "
             "check the output path"
         )
+
+
+def _nothing() -> None:
+    return None
 
 
 def _unreadable(error: Exception) -> BadInput:

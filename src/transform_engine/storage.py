@@ -179,18 +179,18 @@ class LocalOutput:
             if self._file < 0:
                 self._open()
             for part in (self._buffer, data):
-                with memoryview(part) as view:
-                    written = 0
-                    while written < len(view):
+                written = os.write(self._file, part) if part else 0
+                while written < len(part):
+                    with memoryview(part) as view:
                         written += os.write(self._file, view[written:])
         except OSError as error:
             raise not_writable(self._path, error) from error
         self._buffer.clear()
 
     def _open(self) -> None:
-        folder, _ = os.path.split(self._path)
+        folder = self._path[: self._path.rindex("/") + 1]
         # Not named like the file, whose name may be as long as names can be.
-        temporary = os.path.join(folder, f"{self._mark}{next(_NUMBERS)}")
+        temporary = f"{folder}{self._mark}{next(_NUMBERS)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             self._file = os.open(temporary, flags, 0o666)
