@@ -208,7 +208,8 @@ class ObjectRun:
                         self.fail(payload.failure, payload)
                     return
                 if self._reads_replies:
-                    self._output.write(self._recipe.output(payload, reply))
+                    for part in self._recipe.output(payload, reply):
+                        self._output.write(part)
                 else:
                     gathered.append(reply)
                     if len(reply) > _GATHERED_BYTES or len(gathered) == _GATHERED_REPLIES:

@@ -3,6 +3,7 @@
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from transform_engine.capture import utc
@@ -13,6 +14,7 @@ from transform_engine.rows import (
     NothingThere,
     Rows,
     UnreadableRow,
+    column_picker,
     format_of,
     join_csv,
     join_json,
@@ -21,6 +23,8 @@ from transform_engine.rows import (
 from transform_engine.settings import Settings
 from transform_engine.splitting import LineSplitter, Splitter, splitter
 from transform_request.jsonpath import InvalidJsonPath, Path, parse
+
+_ROWS_AT_ONCE = 4096
 
 
 class Recipe:
@@ -214,25 +218,58 @@ class Recipe:
             return b"".join(r if r.endswith(b"\n") else r + b"\n" for r in replies)
         return b"\n".join((*replies, b""))
 
-    def output(self, payload: Payload, reply: bytes) -> bytes:
-        """Return what the output has of one reply that is filtered or joined.
+    def output(self, payload: Payload, reply: bytes) -> Iterator[bytes]:
+        """Give what the output has of one reply that is filtered or joined, in pieces.
 
         :raises BadReply, BadInput: it cannot be joined or filtered.
         """
-        settings = self._settings
-        if payload.kept is not None and self.keeps_bodies:
-            assert self._output_members is not None
-            replies = lines(reply)
-            if len(replies) == len(payload.kept) and is_text(reply):
-                try:
-                    written = self._output_members.write_joined(payload.kept, replies)
-                    return b"\n".join((*written, b""))
-                except Unusual:
-                    pass  # Parsing says what is wrong, if anything is.
-        rows = self._reply_rows(payload, reply)
-        if settings.assemble_lines:
-            return b"".join(row + b"\n" for row in rows)
-        return (b"\n" if settings.split == "None" else b"").join(rows)
+        rows: Iterable[bytes] | None = None
+        if self.keeps_bodies:
+            rows = self._joined_unparsed(payload, reply)
+        if rows is None:
+            rows = self._reply_rows(payload, reply)
+        lines_end, between = self._settings.assemble_lines, b""
+        if lines_end or self._settings.split == "None":
+            between = b"\n"
+        rows, is_first = iter(rows), True
+        # A large payload's rows would take several times its memory if they were all there.
+        while some := [*islice(rows, _ROWS_AT_ONCE)]:
+            if not (lines_end or is_first):
+                yield between
+            yield between.join((*some, b"")) if lines_end else between.join(some)
+            is_first = False
+
+    def _joined_unparsed(self, payload: Payload, reply: bytes) -> Iterable[bytes] | None:
+        """Join without parsing where that comes to the same; None where it does not."""
+        members, replies = self._output_members, lines(reply)
+        if payload.kept is not None and members is not None:
+            if len(replies) != len(payload.kept) or not is_text(reply):
+                return None
+            try:
+                return members.write_joined(payload.kept, replies)
+            except Unusual:
+                return None  # Parsing says what is wrong, if anything is.
+        rows = self._output_rows
+        if rows is None or rows.kind != "csv" or self._settings.inference_id:
+            return None
+        if any(mark in text for mark in (b'"', b"\r") for text in (payload.body, reply)):
+            return None  # Columns may be written otherwise than they were.
+        records = lines(payload.body)
+        if len(records) != len(replies):
+            return None
+        joined = map(b",".join, zip(records, replies, strict=True))
+        return joined if self._output.is_root else self._pick_columns(rows, joined)
+
+    def _pick_columns(self, rows: Rows, joined: Iterable[bytes]) -> Iterator[bytes]:
+        pick = column_picker(self._output, self._settings.readings)
+        for row in joined:
+            columns = row.split(b",")
+            try:
+                picked = pick(columns) if pick is not None else None
+            except IndexError:
+                picked = None
+            # What cannot be picked is told by the way that takes every path.
+            yield self._finish(rows, columns) if picked is None else b",".join(picked)
 
     def _reply_rows(self, payload: Payload, reply: bytes) -> Iterator[bytes]:
         settings, rows = self._settings, self._output_rows

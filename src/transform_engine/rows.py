@@ -6,7 +6,8 @@ RFC 4180's least quoting.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Literal, NoReturn
 
 import orjson
@@ -244,6 +245,23 @@ class Rows:
                 return value[start:end]
             case Wildcard():
                 return value
+
+
+def column_picker(
+    path: Path, readings: Readings
+) -> Callable[[list[bytes]], Sequence[bytes]] | None:
+    """Return what picks a path's columns, and raises IndexError where one is not there.
+
+    None is a path that does more than that.
+    """
+    match path.steps:
+        case (Index(index=index),):
+            return lambda columns: (columns[index],)
+        case (Indexes(indexes=(_, _, *_) as indexes),):
+            return itemgetter(*indexes)
+        case (Slice(start=start, end=end),) if not readings.slice_end_included:
+            return itemgetter(slice(start, end))
+    return None
 
 
 def _element(path: Path, value: Any, index: int) -> Any:
