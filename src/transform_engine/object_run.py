@@ -33,6 +33,7 @@ _LOOK_BACK_BYTES = 4096
 _GATHERED_REPLIES = 256
 _GATHERED_BYTES = 4096  # A larger one is written at once.
 _SAMPLE_BYTES = 16 * 1024
+_KEPT_BYTES = 32 * 2**20
 _COUNTED_BYTES = 256 * 2**20
 
 
@@ -105,7 +106,7 @@ class ObjectRun:
         self._output = output
         self._lanes = lanes
         self._on_end = on_end
-        self._window = 2 * settings.max_concurrent + 2
+        self._window = _window(settings, recipe)
         self._waiting: deque[Payload] = deque()  # In order, from the first without a reply.
         self._gathered: list[bytes] = []
         self._reads_replies = recipe.reads_replies
@@ -425,6 +426,16 @@ class ObjectRun:
             f"the output {self.task.relative}.out must be writable, got {error!r}; "
             "check the output path"
         )
+
+
+def _window(settings: Settings, recipe: Recipe) -> int:
+    """Return how many payloads of an object are sent, or wait for the reply of an earlier one."""
+    enough = 2 * settings.max_concurrent + 2
+    if recipe.keeps_bodies and settings.limit_bytes is not None:
+        # All of them are in memory: as many as are sent at a time, and what else is small.
+        fit = _KEPT_BYTES // settings.limit_bytes
+        return max(settings.max_concurrent + 1, min(enough, fit))
+    return enough
 
 
 def _nothing() -> None:
