@@ -65,14 +65,15 @@ class Memory:
 
     :param sizes: of its input, in bytes.
     :param peak: runs the work at one of them.
-    :param under_bytes: what no run's peak may reach; to be flat, the peaks of the sizes must be
-        within a tenth of it.
+    :param under_bytes: what no run's peak may reach.
+    :param apart_bytes: how far the peaks of the sizes may be apart; None is no demand.
     """
 
     title: str
     sizes: Sequence[int]
     peak: Callable[[int], Sample]
     under_bytes: int
+    apart_bytes: int | None = None
 
 
 Work = Speed | Memory
@@ -519,6 +520,7 @@ def memory(bench: Bench) -> Iterator[Work]:
         sizes=bench.sizes.memory_bytes,
         peak=peak,
         under_bytes=64 * MB,
+        apart_bytes=6 * MB,
     )
 
 

@@ -62,6 +62,8 @@ class Lanes:
         self.settings = settings
         self.take = take
         self.broke = broke
+        accept = settings.accept if len(clients) == 1 else None
+        self.heads = clients[0].heads(settings.content_type, accept)
         self.idle = [_Lane(self) for _ in range(settings.max_concurrent)]
         self._lanes = [*self.idle]
         self._watch: asyncio.TimerHandle | None = None
@@ -110,9 +112,7 @@ class _Lane:
         self._content_type, self._accept = settings.content_type, settings.accept
         self._chunked = settings.limit_bytes is None
         self._last = len(lanes.clients) - 1
-        self._heads = self._clients[0].heads(
-            self._content_type, self._accept if self._last == 0 else None
-        )
+        self._heads = lanes.heads
         self._idle = self._clients[0].idle
         self._stage = 0
         self._max_retries = settings.max_retries
