@@ -124,34 +124,33 @@ class _Lane:
         self._chunks: asyncio.Task[None] | None = None
         self.deadline = 0.0
 
-    def next(self) -> bool:
-        """Take a payload and send it; without one the lane is idle again."""
-        # Who had the last one mostly has another one.
-        payload = None if self._sender is None else self._sender.take()
+    def next(self, again: Payload | None = None) -> bool:
+        """Send the next payload, or the same one `again`; without one the lane is idle."""
+        payload = again
         if payload is None:
-            taken = self._lanes.take()
-            if taken is None:
-                self._sender = None
-                self._lanes.idle.append(self)
-                return False
-            self._sender, payload = taken
-        self.payload = payload
-        self._tries_left = self._max_retries
-        self._try(payload)
-        return True
-
-    def _try(self, payload: Payload) -> None:
+            # Who had the last one mostly has another one.
+            payload = None if self._sender is None else self._sender.take()
+            if payload is None:
+                taken = self._lanes.take()
+                if taken is None:
+                    self._sender = None
+                    self._lanes.idle.append(self)
+                    return False
+                self._sender, payload = taken
+            self.payload = payload
+            self._tries_left = self._max_retries
         self._stage = 0
         self.deadline = time.monotonic() + self._timeout_s
         if self._chunked:
             opened = payload.open if isinstance(payload, StreamedPayload) else payload.body
             self._send_chunks(opened, self._content_type)
-            return
+            return True
         body = payload.body
         if self._idle:
             self._idle.pop().send(self._heads[len(body)], body, self)
         else:
             self._clients[0].post(self._heads, body, self)
+        return True
 
     def _send_chunks(self, body: Body, content_type: str | None) -> None:
         headers = {"Content-Type": content_type} if content_type else {}
@@ -227,7 +226,7 @@ class _Lane:
     def _again(self, failure: ObjectFailed) -> None:
         if self._tries_left:
             self._tries_left -= 1
-            self._try(self.payload)
+            self.next(self.payload)
         else:
             self._end(failure)
 

@@ -146,7 +146,9 @@ class ObjectRun:
         if self._all_taken or len(self._waiting) >= self._window:
             return None
         try:
-            payload = self._next()
+            payload = next(self._batch, None)
+            if payload is None:
+                payload = self._next()
         except ObjectFailed as failure:
             self.fail(failure)
             return None
@@ -167,7 +169,7 @@ class ObjectRun:
         self._waiting.clear()
         self._ready = None
         self._next = _nothing
-        self._batches = iter(())  # Closes the file.
+        self._batch, self._batches = iter(()), iter(())  # Closes the file.
         if self._background is not None:
             self._background.cancel()
         self._output.discard()
@@ -311,14 +313,12 @@ class ObjectRun:
         return payloads[0] if payloads else None
 
     def _from_file(self) -> Payload | None:
-        payload = next(self._batch, None)
-        while payload is None:
-            batch = next(self._batches, None)
-            if batch is None:
-                return None
+        for batch in self._batches:
             self._batch = iter(batch)
             payload = next(self._batch, None)
-        return payload
+            if payload is not None:
+                return payload
+        return None
 
     def _of_file(self, path: str, packer: Packer) -> Iterator[Iterable[Payload]]:
         """Read a file when its payloads are asked for; those of a piece come together."""

@@ -18,6 +18,15 @@ from transform_engine.spec import Container, JobSpec
 from transform_engine.storage import FolderStorage
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _recursion_limit() -> Iterator[None]:
+    """Python's own limit, as in an instance: aws_cdk raises it for the process that imports it."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
+
+
 @pytest.fixture
 def request_for() -> Callable[..., dict[str, Any]]:
     """Makes a CreateTransformJob request of line records; members can be changed."""
