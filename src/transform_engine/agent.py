@@ -271,7 +271,7 @@ class _Agent:
         if more:
             told.append(f"and {more} more objects")
         for server in servers.servers:
-            if progress.lost:
+            if progress.lost and server.is_started_here:
                 await server.wait_ended(_END_SEEN_S)  # Its connections are lost a little earlier.
             told += [said for said in (server.ended(), server.last_words) if said is not None]
         return InstanceResult(

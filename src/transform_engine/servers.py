@@ -49,6 +49,8 @@ class ModelServer:
 
     title = "the model server"
     """What a message calls it."""
+    is_started_here = False
+    """Whether it is ours to start and end, so that its end can be seen."""
 
     def __init__(self, host: str, port: int) -> None:
         self._move(host, port)
@@ -157,6 +159,8 @@ class RunningServer(ModelServer):
 
 class _KeptServer(ModelServer):
     """A server that a program runs, which `keeper.py` keeps and ends."""
+
+    is_started_here = True
 
     def __init__(self, job: JobSpec, container: Container, stream: str | None, log: LogSink):
         self._ports = free_ports()
