@@ -25,6 +25,7 @@ _HEADERS_BYTES = 1 << 20
 # Larger bodies may still be on their way when the server answers.
 _AT_ONCE_BYTES = 64 * 1024
 _NO_BODY = b""
+_TURNS, _TURN_S = 64, 0.001
 
 
 class NoReply(Exception):
@@ -67,6 +68,8 @@ class HttpClient:
         self.idle: list[_Connection] = []
         self._open: set[_Connection] = set()
         self._connecting: dict[Waiter, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
+        self._turns_left = _TURNS
 
     def heads(self, content_type: str | None, accept: str | None) -> "Heads":
         """Return the heads of requests with these headers, for `post`."""
@@ -158,6 +161,7 @@ class HttpClient:
 
     def _connect(self, head: bytes, body: bytes, waiter: Waiter, *, keep: bool = True) -> None:
         async def connect() -> None:
+            await self._take_turn()
             try:
                 connection = await self._connected(keep=keep)
             except NoReply as error:
@@ -168,6 +172,17 @@ class HttpClient:
                 connection.send(head, body, waiter)
 
         self._connecting[waiter] = asyncio.get_running_loop().create_task(connect())
+
+    async def _take_turn(self) -> None:
+        """Wait a moment before each of the first connections.
+
+        A server of several processes that share a port gives most connections of a burst to the
+        process that is awake, and these stay there: with none in between, the others idle.
+        """
+        if self._turns_left:
+            self._turns_left -= 1
+            async with self._turn:
+                await asyncio.sleep(_TURN_S)
 
     async def _connected(self, *, keep: bool) -> "_Connection":
         loop = asyncio.get_running_loop()
