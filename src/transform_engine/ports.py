@@ -19,7 +19,7 @@ _BLOCKS = len(_PORTS) // _BLOCK
 
 # Processes that start at the same time look in different places.
 _TURNS = itertools.count(os.getpid() % _BLOCKS)
-_CLAIMS: deque[int] = deque(maxlen=32)
+_CLAIMS: deque[socket.socket] = deque(maxlen=32)
 
 
 def free_ports() -> range:
@@ -46,8 +46,8 @@ def _claim(port: int) -> bool:
         claim.close()
         return False
     if len(_CLAIMS) == _CLAIMS.maxlen:
-        os.close(_CLAIMS[0])
-    _CLAIMS.append(claim.detach())
+        _CLAIMS[0].close()
+    _CLAIMS.append(claim)
     return True
 
 
