@@ -74,11 +74,6 @@ class Workload:
             self._ended.set_exception(error)
 
     def _take(self) -> tuple[ObjectRun, Payload] | None:
-        if self._open:
-            run = self._open[0]
-            payload = run.take()
-            if payload is not None:
-                return run, payload
         self._taking = True
         try:
             return self._take_from_others()
