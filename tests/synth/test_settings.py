@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from aws_cdk import Duration, Size
@@ -25,6 +27,8 @@ def checked(settings: TransformSettings) -> None:
         pytest.param(TransformSettings.csv(), id="csv"),
         pytest.param(TransformSettings.json_lines(), id="json lines"),
         pytest.param(TransformSettings.whole_files("image/jpeg"), id="whole files"),
+        pytest.param(TransformSettings.record_io(), id="RecordIO"),
+        pytest.param(TransformSettings.tf_record("application/x-tfrecord"), id="TFRecord"),
     ],
 )
 def test_what_the_user_did_not_set_is_not_written(settings: TransformSettings) -> None:
@@ -55,6 +59,87 @@ def test_lines_in_means_lines_out() -> None:
         request = settings.to_request()
         assert request["TransformInput"]["SplitType"] == "Line"
         assert request["TransformOutput"]["AssembleWith"] == "Line"
+
+
+def test_only_lines_are_assembled_unless_told_otherwise() -> None:
+    for settings in (
+        TransformSettings.whole_files("image/jpeg", accept="application/json"),
+        TransformSettings.record_io(accept="application/jsonlines"),
+        TransformSettings.tf_record("application/x-tfrecord"),
+        replace(TransformSettings.csv(), split_type=SplitType.NONE),
+    ):
+        assert "AssembleWith" not in settings.to_request()["TransformOutput"]
+        lines = replace(settings, assemble_with=AssembleWith.LINE).to_request()
+        assert lines["TransformOutput"]["AssembleWith"] == "Line"
+
+
+def test_gzip_is_one_argument_of_every_factory() -> None:
+    for settings in (
+        TransformSettings.csv(id_column=0, gzip=True),
+        TransformSettings.json_lines(gzip=True),
+        TransformSettings.whole_files("application/pdf", gzip=True),
+        TransformSettings.record_io(gzip=True),
+        TransformSettings.tf_record("application/x-tfrecord", gzip=True),
+    ):
+        assert settings.to_request()["TransformInput"]["CompressionType"] == "Gzip"
+        checked(settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "remedy"),
+    [
+        pytest.param(
+            TransformSettings.csv, {"id_column": -1}, "from the left", id="a column from the end"
+        ),
+        pytest.param(
+            TransformSettings.csv,
+            {"id_column": 2},
+            r"say what the model sees, for example input_filter='\$\[3:\]'",
+            id="a column that no range leaves out",
+        ),
+        pytest.param(
+            TransformSettings.csv,
+            {"id_column": 0, "answer_columns": 0},
+            "got 0; set keep_input=True",
+            id="no answer",
+        ),
+        pytest.param(
+            TransformSettings.csv,
+            {"id_column": 0, "answer_columns": 18},
+            "got 18; set keep_input=True",
+            id="more columns than a filter can list",
+        ),
+        pytest.param(
+            TransformSettings.json_lines,
+            {"id_member": "account_id"},
+            "got 'account_id'; set keep_input=True",
+            id="a member that no filter can select",
+        ),
+        pytest.param(
+            TransformSettings.json_lines,
+            {"id_member": "i" * 60},
+            "set keep_input=True",
+            id="a member too long for a filter",
+        ),
+        pytest.param(
+            TransformSettings.csv,
+            {"id_column": 0, "data_processing": DataProcessing()},
+            "write the filters and the join into it",
+            id="two ways to say it for CSV",
+        ),
+        pytest.param(
+            TransformSettings.json_lines,
+            {"keep_input": True, "data_processing": DataProcessing()},
+            "write the filters and the join into it",
+            id="two ways to say it for JSON Lines",
+        ),
+    ],
+)
+def test_fails_when_a_preset_cannot_be_a_filter(
+    make: Callable[..., TransformSettings], arguments: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        make(**arguments)
 
 
 def test_fails_when_answers_to_lines_would_run_into_each_other() -> None:
