@@ -3,7 +3,7 @@
 import re
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +13,16 @@ from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3_assets as s3_assets
 from aws_cdk import aws_sagemaker as sagemaker
+from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from batch_transform.archive import content_hash, pack
 from batch_transform.buckets import RUNS, TransformBuckets
+from batch_transform.model_parameter import (
+    ModelParameter,
+    check_parameter_name,
+    model_parameter,
+)
 from batch_transform.settings import TransformSettings
 from batch_transform.settle import TRANSFORM_LOG_GROUP
 
@@ -30,22 +36,28 @@ _VARIABLE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,1023}")
 _VARIABLE_LENGTH = 1024
 _MAX_VARIABLES = 100
 
+_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+_NAMES = re.compile(r"[a-zA-Z0-9*?-]{1,63}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BoundModel:
     """A model as a pipeline uses it.
 
-    :param arns: the ARNs that jobs may name.
+    :param name: for the ModelName of requests; JSONata when only a run knows it.
+    :param arns: the ARNs that jobs may name, also with wildcards.
     :param role: the execution role; `None` when the model is not ours.
+    :param parameter: what holds the model's name; the state machine has to read it first.
     """
 
     name: str
     arns: tuple[str, ...]
     role: iam.IRole | None
+    parameter: ModelParameter | None = None
 
 
 class TransformModel(ABC):
-    """The model of a pipeline; made by `from_artifact` or `from_model_name`."""
+    """The model of a pipeline; made by one of its `from_…` methods."""
 
     @staticmethod
     def from_artifact(
@@ -82,8 +94,32 @@ class TransformModel(ABC):
         """A SageMaker model that exists in the stack's account and region.
 
         Its execution role has to read drops and write outputs: `pipeline.grants.score(role)`.
+
+        :raises ValueError: no model can have that name.
         """
-        return _NamedModel(name=name)
+        return _NamedModel(name=_checked_name(name))
+
+    @staticmethod
+    def from_ssm_parameter(
+        parameter: str | ssm.IStringParameter, *, allowed_models: str | Sequence[str]
+    ) -> "TransformModel":
+        """The model whose name an SSM parameter holds at the moment when a run begins.
+
+        To promote another model, write its name into the parameter; nothing is deployed. A run ends
+        with the model it began with: all its steps and retries use the value that was read first.
+
+        The models exist already, and the execution role of each has to read drops and write
+        outputs: `pipeline.grants.score(role)`.
+
+        :param parameter: the parameter, or its name, in the stack's account and region; a `String`.
+        :param allowed_models: names of the models that jobs may use, or patterns of them with `*`
+            and `?`, such as `churn-*`. Another name in the parameter is refused by IAM.
+        :raises ValueError: no parameter or model can have such a name.
+        """
+        if isinstance(parameter, str):
+            check_parameter_name(parameter)
+        names = [allowed_models] if isinstance(allowed_models, str) else [*allowed_models]
+        return _ParameterModel(parameter=parameter, allowed_models=_checked_patterns(names))
 
     @abstractmethod
     def bind(
@@ -249,13 +285,63 @@ class _NamedModel(TransformModel):
     def bind(
         self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings
     ) -> BoundModel:
-        # SageMaker's ARNs have names in lower case.
-        names = [self.name] if Token.is_unresolved(self.name) else [self.name, self.name.lower()]
-        arns = [
-            Stack.of(scope).format_arn(service="sagemaker", resource="model", resource_name=name)
-            for name in dict.fromkeys(names)
-        ]
-        return BoundModel(name=self.name, arns=tuple(arns), role=None)
+        return BoundModel(name=self.name, arns=_model_arns(scope, self.name), role=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ParameterModel(TransformModel):
+    parameter: str | ssm.IStringParameter
+    allowed_models: tuple[str, ...]
+
+    def bind(
+        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings
+    ) -> BoundModel:
+        parameter = model_parameter(scope, self.parameter)
+        return BoundModel(
+            name=parameter.expression,
+            arns=_model_arns(scope, *self.allowed_models),
+            role=None,
+            parameter=parameter,
+        )
+
+
+def _model_arns(scope: Construct, *names: str) -> tuple[str, ...]:
+    """Return the ARNs of models of these names, or patterns of names."""
+    # SageMaker's ARNs have names in lower case.
+    spelled = [
+        spelling
+        for name in names
+        for spelling in ([name] if Token.is_unresolved(name) else [name, name.lower()])
+    ]
+    return tuple(
+        Stack.of(scope).format_arn(service="sagemaker", resource="model", resource_name=name)
+        for name in dict.fromkeys(spelled)
+    )
+
+
+def _checked_name(name: str) -> str:
+    if not Token.is_unresolved(name) and not _NAME.fullmatch(name):
+        raise ValueError(
+            "the name of a model must be letters, digits and inner hyphens, at most 63 characters, "
+            f"got {name!r}; pass what `aws sagemaker list-models` calls ModelName, not an ARN"
+        )
+    return name
+
+
+def _checked_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
+    if not patterns:
+        raise ValueError(
+            "allowed_models must have a name or pattern, got none; use for example 'churn-*'"
+        )
+    for pattern in patterns:
+        if Token.is_unresolved(pattern):
+            continue
+        if not _NAMES.fullmatch(pattern) or not pattern.strip("*?"):
+            raise ValueError(
+                "allowed_models must be names of models, or patterns of more than wildcards, "
+                f"got {pattern!r}; use for example 'churn-*'"
+            )
+    return tuple(patterns)
 
 
 def _execution_role(scope: Construct) -> iam.Role:

@@ -42,10 +42,10 @@ def check_settings(
 ) -> None:
     """Refuse at synth what CreateTransformJob, or the state machine, would refuse at run time.
 
-    :raises ValueError: with every violation; what is only known at deployment passes.
+    :raises ValueError: with every violation; what only deployment or a run knows passes.
     """
     for text in _texts(settings.to_request()):
-        if text.startswith("{%") and text.endswith("%}"):
+        if _is_jsonata(text):
             raise ValueError(
                 "a setting must not begin with '{%' and end with '%}', which Step Functions "
                 f"evaluates as JSONata, got {text!r}; put something before it, such as a space"
@@ -60,8 +60,12 @@ def check_settings(
             manifest_uri="s3://output/runs/any-run/manifest.json",
             output_uri="s3://output/runs/any-run/step-1",
         ),
-        is_token=Token.is_unresolved,
+        is_token=lambda value: Token.is_unresolved(value) or _is_jsonata(value),
     )
+
+
+def _is_jsonata(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("{%") and value.endswith("%}")
 
 
 def _texts(value: object) -> Iterator[str]:

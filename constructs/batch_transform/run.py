@@ -13,6 +13,7 @@ from constructs import Construct
 
 from batch_transform.functions import vended_log_group
 from batch_transform.model import BoundModel, volume_key_statements
+from batch_transform.model_parameter import read_statements
 from batch_transform.settings import TransformSettings
 from batch_transform.settle import transform_jobs_arn
 from batch_transform.state_machine import EVENT_SOURCE, run_definition
@@ -53,12 +54,14 @@ class Run(Construct):
             description=f"What a run of the batch transform pipeline {pipeline_id} may do",
         )
         functions = [settle] if index is None else [settle, index]
+        parameters = [model.parameter] if model.parameter else []
         for statement in (
             *self._job_statements(pipeline_id, model, instance_type, settings),
             iam.PolicyStatement(
                 actions=["lambda:InvokeFunction"],
                 resources=[function.function_arn for function in functions],
             ),
+            *read_statements(parameters),
             self._announce_statement(),
             *_watch_statements(),
         ):
@@ -69,6 +72,7 @@ class Run(Construct):
             settle_function_arn=settle.function_arn,
             index_function_arn=None if index is None else index.function_arn,
             job_timeout_s=int(job_timeout.to_seconds()),
+            model_parameters=parameters,
         )
         self.state_machine = sfn.CfnStateMachine(
             self,
@@ -103,7 +107,7 @@ class Run(Construct):
             iam.PolicyStatement(
                 actions=["sagemaker:CreateTransformJob"],
                 conditions={
-                    "ArnEquals": {"sagemaker:ModelArn": list(model.arns)},
+                    "ArnLike": {"sagemaker:ModelArn": list(model.arns)},
                     "ForAnyValue:StringEquals": {"sagemaker:InstanceTypes": [instance_type]},
                 },
                 resources=[jobs_arn],

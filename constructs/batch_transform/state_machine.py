@@ -3,11 +3,15 @@
     Begin ─► Step1 ─► Settle ─► JobStillRuns? ─► Index (Map) ─► Announce ─► Announced? ─► Succeeded
       └── finish ──────►┘  ▲───── WaitForJob ◄──┘
 
+Models that SSM parameters name are read between Begin and Step1 (ReadModel1 …).
+
 Only a run id, URIs and counts travel through it, never lists (256 KB is the limit of a state).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from batch_transform.model_parameter import ModelParameter, read_states
 
 JOB_NAME = "{% $states.input.run_id & '-s1-' & $string($states.context.State.RetryCount) %}"
 MANIFEST_URI = "{% $states.input.manifest_uri %}"
@@ -60,6 +64,20 @@ _LAMBDA_RETRY = [
     },
     _ANY_ERROR_RETRY,
 ]
+# Settle sees what the job left behind, however it ended.
+_SETTLE_AFTER_ERROR = [
+    {
+        "ErrorEquals": ["States.ALL"],
+        "Output": {
+            "run_id": "{% $states.input.run_id %}",
+            "error": "{% $string($states.errorOutput.Error) %}",
+            "cause": (
+                "{% $exists($states.errorOutput.Cause) ? $string($states.errorOutput.Cause) : '' %}"
+            ),
+        },
+        "Next": "Settle",
+    }
+]
 _INDEX_CONCURRENCY = 40  # what an inline Map runs at once
 _JOB_POLL_S = 20
 
@@ -71,18 +89,23 @@ def run_definition(
     settle_function_arn: str,
     index_function_arn: str | None,
     job_timeout_s: int,
+    model_parameters: Sequence[ModelParameter] = (),
 ) -> dict[str, Any]:
     """Return the state machine's definition.
 
     :param request: the CreateTransformJob request; its JSONata is evaluated per run.
     :param index_function_arn: `None` leaves the index out.
     """
+    read_models = read_states(
+        model_parameters, then="Step1", retry=[_ANY_ERROR_RETRY], catch=_SETTLE_AFTER_ERROR
+    )
     states: dict[str, Any] = {
         "Begin": {
             "Type": "Choice",
             "Choices": [{"Condition": "{% $states.input.finish = true %}", "Next": "Settle"}],
-            "Default": "Step1",
+            "Default": next(iter(read_models), "Step1"),
         },
+        **read_models,
         "Step1": {
             "Type": "Task",
             "Resource": "arn:aws:states:::sagemaker:createTransformJob.sync",
@@ -90,21 +113,7 @@ def run_definition(
             "TimeoutSeconds": job_timeout_s,
             "Output": {"run_id": "{% $states.input.run_id %}"},
             "Retry": _JOB_RETRY,
-            # Settle sees what the job left behind, however it ended.
-            "Catch": [
-                {
-                    "ErrorEquals": ["States.ALL"],
-                    "Output": {
-                        "run_id": "{% $states.input.run_id %}",
-                        "error": "{% $string($states.errorOutput.Error) %}",
-                        "cause": (
-                            "{% $exists($states.errorOutput.Cause)"
-                            " ? $string($states.errorOutput.Cause) : '' %}"
-                        ),
-                    },
-                    "Next": "Settle",
-                }
-            ],
+            "Catch": _SETTLE_AFTER_ERROR,
             "Next": "Settle",
         },
         "Settle": _invoke(

@@ -8,6 +8,7 @@ import pytest
 from aws_cdk import App, Aws, Stack
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_ssm as ssm
 
 from batch_transform import BatchTransform, TransformModel
 from batch_transform.archive import content_hash, pack
@@ -252,3 +253,96 @@ def test_a_variable_may_be_known_only_at_deployment(model_files: Path) -> None:
     TransformModel.from_artifact(
         model_files / "model", model_files / "image", environment={"WHERE": Aws.REGION}
     )
+
+
+def run_policy(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The statements of the state machine's role by their first action."""
+    (policy,) = [
+        resource["Properties"]["PolicyDocument"]["Statement"]
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == "AWS::IAM::Policy" and name.startswith("ChurnRunRole")
+    ]
+    return {
+        statement["Action"] if isinstance(statement["Action"], str) else statement["Action"][0]: (
+            statement
+        )
+        for statement in policy
+    }
+
+
+def test_a_run_reads_only_the_parameter_of_its_model_and_uses_only_the_models_allowed(
+    synthesize: Callable[[Any], dict[str, Any]],
+) -> None:
+    template = synthesize(
+        lambda stack: BatchTransform(
+            stack,
+            "Churn",
+            model=TransformModel.from_ssm_parameter("/churn/model", allowed_models="Churn-*"),
+            instance_type="ml.m5.large",
+        )
+    )
+
+    allowed = run_policy(template)
+    assert allowed["ssm:GetParameter"]["Action"] == "ssm:GetParameter"
+    assert str(allowed["ssm:GetParameter"]["Resource"]).endswith(":parameter/churn/model']]}")
+    models = allowed["sagemaker:CreateTransformJob"]["Condition"]["ArnLike"]["sagemaker:ModelArn"]
+    assert [str(arn).partition(":model/")[2] for arn in models] == ["Churn-*']]}", "churn-*']]}"]
+
+
+def test_a_parameter_of_the_same_app_may_name_the_model(
+    synthesize: Callable[[Any], dict[str, Any]],
+) -> None:
+    def define(stack: Stack) -> None:
+        parameter = ssm.StringParameter(stack, "Current", string_value="churn-v1")
+        BatchTransform(
+            stack,
+            "Churn",
+            model=TransformModel.from_ssm_parameter(parameter, allowed_models=["churn-v?"]),
+            instance_type="ml.m5.large",
+        )
+
+    template = synthesize(define)
+
+    (read,) = [r for n, r in template["Resources"].items() if n.startswith("ChurnRunStateMachine")]
+    definition = read["Properties"]["DefinitionString"]["Fn::Join"][1]
+    (current,) = [n for n in template["Resources"] if n.startswith("Current")]
+    at = definition.index({"Ref": current})
+    assert definition[at - 1].endswith('"Arguments": {"Name": "')
+    assert current in str(run_policy(template)["ssm:GetParameter"]["Resource"])
+
+
+@pytest.mark.parametrize(
+    ("make", "remedy"),
+    [
+        pytest.param(
+            lambda: TransformModel.from_ssm_parameter("churn/model", allowed_models="churn-*"),
+            "got 'churn/model'; use for example '/churn/model'",
+            id="no path",
+        ),
+        pytest.param(
+            lambda: TransformModel.from_ssm_parameter(Aws.STACK_NAME, allowed_models="churn-*"),
+            r"got a token; pass the ssm\.IStringParameter",
+            id="a token for a name",
+        ),
+        pytest.param(
+            lambda: TransformModel.from_ssm_parameter("/churn/model", allowed_models="*"),
+            r"more than wildcards, got '\*'",
+            id="any model",
+        ),
+        pytest.param(
+            lambda: TransformModel.from_ssm_parameter("/churn/model", allowed_models=[]),
+            "must have a name or pattern, got none",
+            id="no model",
+        ),
+        pytest.param(
+            lambda: TransformModel.from_model_name("churn_v1"),
+            "got 'churn_v1'; pass what `aws sagemaker list-models` calls ModelName",
+            id="no name of a model",
+        ),
+    ],
+)
+def test_fails_when_no_parameter_or_model_has_such_a_name(
+    make: Callable[[], TransformModel], remedy: str
+) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        make()

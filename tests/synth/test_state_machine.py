@@ -1,11 +1,13 @@
 """The definition, walked through by a small interpreter of what it uses of ASL and JSONata."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jsonata  # type: ignore[import-untyped]
 import pytest
 
+from batch_transform.model_parameter import ModelParameter
 from batch_transform.state_machine import (
     JOB_NAME,
     MANIFEST_URI,
@@ -36,13 +38,18 @@ REQUEST = {
 }
 
 
-def definition(*, indexed: bool = True) -> dict[str, Any]:
+def definition(*, indexed: bool = True, parameters: Sequence[str] = ()) -> dict[str, Any]:
+    read = [
+        ModelParameter(name=name, arn=f"arn:{name}", variable=f"model_{name}")
+        for name in parameters
+    ]
     return run_definition(
         pipeline_id="churn",
-        request=REQUEST,
+        request=REQUEST | {"ModelName": read[0].expression} if read else REQUEST,
         settle_function_arn=SETTLE,
         index_function_arn=INDEX if indexed else None,
         job_timeout_s=86_400,
+        model_parameters=read,
     )
 
 
@@ -52,13 +59,15 @@ class TaskError(Exception):
         self.output = {"Error": error} | ({} if cause is None else {"Cause": cause})
 
 
-def evaluate(template: Any, **states: Any) -> Any:
+def evaluate(
+    template: Any, variables: Mapping[str, Any] = MappingProxyType({}), **states: Any
+) -> Any:
     if isinstance(template, dict):
-        return {name: evaluate(value, **states) for name, value in template.items()}
+        return {name: evaluate(value, variables, **states) for name, value in template.items()}
     if isinstance(template, list):
-        return [evaluate(value, **states) for value in template]
+        return [evaluate(value, variables, **states) for value in template]
     if isinstance(template, str) and template.startswith("{%"):
-        value = jsonata.Jsonata(template[2:-2]).evaluate(None, {"states": states})
+        value = jsonata.Jsonata(template[2:-2]).evaluate(None, {"states": states, **variables})
         assert value is not None, f"undefined, which Step Functions refuses: {template}"
         return value
     return template
@@ -72,6 +81,7 @@ def walk(
 ) -> Any:
     """Run a state machine to its end, note the states it visits, and return its output."""
     name: str = machine["StartAt"]
+    variables: dict[str, Any] = {}
     while True:
         visited.append(name)
         state = machine["States"][name]
@@ -85,13 +95,15 @@ def walk(
                 continue
             case "Task":
                 try:
-                    result = service(state["Resource"], evaluate(state["Arguments"], **states))
+                    arguments = evaluate(state["Arguments"], variables, **states)
+                    result = service(state["Resource"], arguments)
                 except TaskError as error:
                     (catch,) = state["Catch"]
                     data = evaluate(catch["Output"], **states, errorOutput=error.output)
                     name = catch["Next"]
                     continue
                 data = evaluate(state["Output"], **states, result=result)
+                variables |= evaluate(state.get("Assign", {}), **states, result=result)
             case "Map":
                 result = []
                 for item in evaluate(state["Items"], **states):
@@ -111,6 +123,7 @@ class Cloud:
         self.settled = list(settled) or [SETTLED]
         self.job = job
         self.refused_events = 0
+        self.parameters: dict[str, str] = {}
         self.calls: list[tuple[str, Any]] = []
 
     def __call__(self, resource: str, arguments: Any) -> Any:
@@ -120,6 +133,10 @@ class Cloud:
             if self.job is not None:
                 raise self.job
             return {"TransformJobStatus": "Completed"}
+        if service == "aws-sdk:ssm:getParameter":
+            if arguments["Name"] not in self.parameters:
+                raise TaskError("Ssm.ParameterNotFoundException", "no such parameter")
+            return {"Parameter": {"Value": self.parameters[arguments["Name"]]}}
         if service.startswith("events"):
             return {"FailedEntryCount": self.refused_events}
         if arguments["FunctionName"] == INDEX:
@@ -133,11 +150,9 @@ class Cloud:
         return [call["Payload"] for call in self.of("lambda") if call["FunctionName"] == arn]
 
 
-def run(
-    cloud: Cloud, *, indexed: bool = True, data: dict[str, Any] = INPUT
-) -> tuple[list[str], Any]:
+def run(cloud: Cloud, *, data: dict[str, Any] = INPUT, **options: Any) -> tuple[list[str], Any]:
     visited: list[str] = []
-    output = walk(definition(indexed=indexed), data, cloud, visited)
+    output = walk(definition(**options), data, cloud, visited)
     return visited, output
 
 
@@ -236,6 +251,54 @@ def test_an_event_that_was_refused_fails_the_execution() -> None:
     visited, _ = run(cloud)
 
     assert visited[-1] == "NotAnnounced"
+
+
+def test_a_model_that_a_parameter_names_is_read_once_before_the_first_job() -> None:
+    cloud = Cloud()
+    cloud.parameters = {"churn": "churn-v7"}
+
+    visited, _ = run(cloud, parameters=["churn", "churn"])
+
+    assert visited[:4] == ["Begin", "ReadModel1", "Step1", "Settle"]
+    (job,) = cloud.of("sagemaker")
+    assert job["ModelName"] == "churn-v7"
+    assert cloud.lambdas(SETTLE) == [{"run_id": RUN_ID}]
+
+
+def test_every_parameter_is_read() -> None:
+    cloud = Cloud()
+    cloud.parameters = {"features": "features-v1", "churn": "churn-v7"}
+
+    visited, _ = run(cloud, parameters=["churn", "features"])
+
+    assert visited[1:4] == ["ReadModel1", "ReadModel2", "Step1"]
+
+
+def test_without_its_parameter_a_run_creates_no_job_and_settle_is_told_why() -> None:
+    cloud = Cloud()
+
+    visited, _ = run(cloud, parameters=["churn"])
+
+    assert cloud.of("sagemaker") == []
+    assert cloud.lambdas(SETTLE) == [
+        {"run_id": RUN_ID, "error": "Ssm.ParameterNotFoundException", "cause": "no such parameter"}
+    ]
+    assert visited[-1] == "Succeeded"
+
+
+def test_a_run_that_is_only_to_be_finished_reads_no_parameter() -> None:
+    cloud = Cloud()
+
+    run(cloud, data={"run_id": RUN_ID, "finish": True}, parameters=["churn"])
+
+    assert cloud.of("aws-sdk") == []
+
+
+def test_a_parameter_that_does_not_exist_is_not_asked_for_again() -> None:
+    missing, others = definition(parameters=["churn"])["States"]["ReadModel1"]["Retry"]
+
+    assert missing["MaxAttempts"] == 0
+    assert others["ErrorEquals"] == ["States.ALL"]
 
 
 def all_states(machine: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
