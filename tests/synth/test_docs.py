@@ -1,66 +1,218 @@
-"""The examples in docs/, as they stand there."""
+"""README.md and docs/, as they stand there: what can run here runs, the rest is checked.
 
+`console` blocks are run in tests/cli, and the README's `bash` blocks in tests/journeys, too.
+"""
+
+import json
 import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from aws_cdk import App, Stack
+import botocore.session
+import pytest
+import yaml
+from aws_cdk import App
+from botocore import xform_name
+from typer.main import get_command
 
-from batch_transform import BatchTransform, TransformModel
 from batch_transform.pipelines_file import ModelEntry, PipelineEntry, define_pipelines
+from batch_transform_cli import main
+from tests.documents import PAGES, PROJECT, Block, blocks, blocks_of
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-
-
-def block(document: str, language: str) -> str:
-    """The only block of code of that language."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", (DOCS / document).read_text(), re.M | re.S)
-    return str(found)
+#: What a page may have, and which test here or elsewhere runs it.
+LANGUAGES = {"python", "bash", "console", "yaml", "json", "text"}
 
 
-def test_the_documented_file_deploys_each_pipeline_in_each_account(tmp_path: Path) -> None:
-    for name in ("build/model/model.json", "image/Dockerfile"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True)
-        path.write_text("{}")
-    file = tmp_path / "pipelines.yaml"
-    file.write_text(block("pipelines-file.md", "yaml"))
+@pytest.fixture
+def place(model_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder a reader works in, with a model and an image where the pages have them."""
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "model").symlink_to(model_files / "model")
+    (tmp_path / "image").symlink_to(model_files / "image")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_block_is_of_a_kind_that_is_run() -> None:
+    assert [str(block) for block in blocks() if block.language not in LANGUAGES] == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if blocks_of(page, "python")],
+    ids=lambda page: str(page.relative_to(PROJECT)),
+)
+def test_the_python_of_a_page_runs_and_its_apps_synthesize(page: Path, place: Path) -> None:
+    """The blocks of one page go on from each other; a block that begins with `#!` is a program."""
+    found = [block for block in blocks_of(page, "python") if not block.text.startswith("#!")]
+    names: dict[str, Any] = {"__name__": "page"}
+
+    for block in found:
+        # The name and the empty lines make a traceback point into the page.
+        exec(compile("\n" * block.line + block.text, str(page), "exec"), names)
+
+    apps = [value for value in names.values() if isinstance(value, App)]
+    if any("aws_cdk" in block.text for block in found):
+        assert apps, f"{page} defines no App, so that nothing shows whether its constructs work"
+    for app in apps:
+        assert app.synth().stacks_recursively
+
+
+def test_the_readme_s_example_is_twelve_lines_or_less() -> None:
+    (block,) = blocks_of(PROJECT / "README.md", "python")
+    assert len([line for line in block.text.splitlines() if line]) <= 12
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_a_file_of_pipelines_deploys_each_in_each_account(block: Block, place: Path) -> None:
+    members = yaml.safe_load(block.text)
+    assert set(members) <= {"pipelines", "accounts"}, "a kind of YAML that no test knows"
+    file = place / "pipelines.yaml"
+    file.write_text(block.text)
     app = App(analytics_reporting=False)
 
     define_pipelines(app, file)
 
+    stages = [f"{name}-" for name in members.get("accounts", {})] or [""]
     assert {stack.stack_name for stack in app.synth().stacks_recursively} == {
-        "Test-Churn",
-        "Test-Fraud",
-        "Prod-Churn",
-        "Prod-Fraud",
+        f"{stage}{name}" for stage in stages for name in members["pipelines"]
     }
 
 
-def test_every_member_of_the_file_is_documented() -> None:
-    text = (DOCS / "pipelines-file.md").read_text()
+def test_every_member_of_the_file_of_pipelines_is_documented() -> None:
+    text = (PROJECT / "docs" / "pipelines-file.md").read_text()
 
     members = {*PipelineEntry.model_fields, *ModelEntry.model_fields}
     assert [name for name in sorted(members) if name not in text] == []
 
 
-def test_the_documented_alarms_are_three() -> None:
-    app = App(analytics_reporting=False)
-    stack = Stack(app, "Scoring")
-    pipeline = BatchTransform(
-        stack,
-        "Churn",
-        model=TransformModel.from_model_name("churn"),
-        instance_type="ml.m5.large",
-    )
-
-    exec(block("operating.md", "python"), {"pipeline": pipeline, "stack": stack})
-
-    resources = app.synth().get_stack_by_name("Scoring").template["Resources"].values()
-    alarms = [part for part in resources if part["Type"] == "AWS::CloudWatch::Alarm"]
-    assert len(alarms) == 3
+@pytest.mark.parametrize("block", blocks("json"), ids=str)
+def test_json_is_json(block: Block) -> None:
+    json.loads(block.text)
 
 
-def test_every_link_and_file_that_the_documents_name_is_there() -> None:
-    for document in DOCS.glob("*.md"):
-        links = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
-        assert [link for link in links if not (document.parent / link).exists()] == []
+@pytest.mark.parametrize("block", blocks("bash"), ids=str)
+def test_commands_are_ones_that_there_are(block: Block) -> None:
+    subprocess.run(["bash", "-nc", block.text], check=True)
+
+    for words in commands(block.text):
+        program, *arguments = words
+        assert program in PROGRAMS, f"{program} is a command that no test checks"
+        PROGRAMS[program](arguments)
+
+
+def commands(script: str) -> Iterator[list[str]]:
+    """The simple commands of a script of plain lines, without variables set for one command."""
+    script = re.sub(r"<[\w .]+>", "PLACEHOLDER", script.replace("\\\n", " "))
+    assert "<<" not in script, "write a file's content as a block of its own"
+    for line in script.splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        for is_operator, words in groupby(lexer, key=lambda word: word in ("&&", "|", ";", "||")):
+            command = [*words]
+            while not is_operator and command and re.match(r"\w+=", command[0]):
+                del command[0]
+            if command and not is_operator:
+                yield command
+
+
+def _batch_transform(arguments: list[str]) -> None:
+    """Parse as the command does, without running it."""
+    command: Any = get_command(main.commands)
+    context = command.make_context("batch-transform", [], resilient_parsing=True)
+    while hasattr(command, "commands"):
+        name, command, arguments = command.resolve_command(context, arguments)
+        if hasattr(command, "commands"):
+            context = command.make_context(name, [], parent=context, resilient_parsing=True)
+    command.make_context(command.name, arguments, parent=context)
+
+
+def _aws(arguments: list[str]) -> None:
+    """Look the operation and its members up in botocore's models."""
+    service, operation, *options = arguments
+    if service == "s3":
+        assert operation in ("cp", "ls", "sync", "mv", "rm")  # the CLI's own, in no model
+        return
+    model = botocore.session.get_session().get_service_model(service)
+    operations = {xform_name(name, "-"): name for name in model.operation_names}
+    shape = model.operation_model(operations[operation]).input_shape
+    members = {xform_name(name, "-") for name in shape.members} if shape else set()
+    given = {option[2:] for option in options if option.startswith("--")}
+    assert given <= members | {"query", "output", "cli-binary-format"}
+
+
+def _cdk(arguments: list[str]) -> None:
+    # A deployment needs an account; tests/journeys runs the README's against a local cloud.
+    assert arguments[0] in ("bootstrap", "synth", "diff", "deploy", "destroy")
+
+
+def _pip(arguments: list[str]) -> None:
+    # What it would install comes from a registry; the extras are ours.
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert arguments[0] == "install"
+    for requirement in arguments[1:]:
+        name, _, extras = requirement.rstrip("]").partition("[")
+        assert name == project["name"]
+        assert {*extras.split(",")} - {""} <= {*project["optional-dependencies"]}
+
+
+def _apt_get(arguments: list[str]) -> None:
+    assert arguments[0] == "install"  # It wants root, and a registry.
+
+
+def _file(arguments: list[str]) -> None:
+    assert (PROJECT / arguments[0]).exists()
+
+
+def _python(arguments: list[str]) -> None:
+    if arguments[0] == "-m":
+        assert (PROJECT / arguments[1] / "__main__.py").exists()
+    else:
+        _file(arguments)
+
+
+def _script(name: str) -> Callable[[list[str]], None]:
+    return lambda arguments: _file([name])
+
+
+PROGRAMS: dict[str, Callable[[list[str]], None]] = {
+    "batch-transform": _batch_transform,
+    "aws": _aws,
+    "cdk": _cdk,
+    "pip": _pip,
+    "apt-get": _apt_get,
+    "python": _python,
+    ".": _file,
+    **{
+        name: _script(name)
+        for name in (f"scripts/{path.name}" for path in (PROJECT / "scripts").iterdir())
+    },
+}
+
+
+def test_no_command_stands_where_no_test_looks() -> None:
+    """Indented lines show data; a command in them would be neither run nor checked."""
+    for page in PAGES:
+        indented = re.findall(r"^    (\S+)", page.read_text(), re.M)
+        assert [word for word in indented if word in PROGRAMS and len(word) > 1] == [], page
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    for page in PAGES:
+        links = re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text())
+        assert [link for link in links if not (page.parent / link).exists()] == [], page
+
+
+def test_every_file_that_the_documents_name_is_there() -> None:
+    roots = ("benchmarks", "constructs", "lambdas", "src", "examples", "tests")
+    files = [path.as_posix() for root in roots for path in (PROJECT / root).rglob("*.py")]
+    files += [str(PROJECT / name) for name in ("app.py", "pipelines.yaml")]
+    for page in PAGES:
+        named = re.findall(r"`([\w/-]+\.(?:py|yaml))`", page.read_text())
+        missing = [name for name in named if not any(path.endswith(f"/{name}") for path in files)]
+        assert missing == [], page
