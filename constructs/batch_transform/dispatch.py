@@ -1,10 +1,7 @@
 """The function that makes batches of what waits and starts a run for each."""
 
-from typing import cast
-
 from aws_cdk import ArnFormat, Size, Stack
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
@@ -82,6 +79,6 @@ class Dispatch(Construct):
         )
         # It wakes itself on purpose, for as long as uploads come. Else Lambda takes that for a loop
         # by mistake, and puts every 17th wake-up of a chain into the dead-letter queue.
-        cast(lambda_.CfnFunction, self.function.node.default_child).recursive_loop = "Allow"
+        self.function.resource.add_property_override("RecursiveLoop", "Allow")
         wake_ups.wake(self.function)
         wake_ups.wake_when_a_run_ends(state_machine)

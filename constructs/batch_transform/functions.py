@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from aws_cdk import Duration, RemovalPolicy, Size
+from aws_cdk import CfnResource, Duration, RemovalPolicy, Size
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
+
+from batch_transform.assets import file_asset
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -43,14 +44,65 @@ def vended_log_group(
     )
 
 
+class TransformFunction(Construct):
+    """One Lambda function: its role, its log group, and the resource itself.
+
+    Core CloudFormation, because aws_cdk.aws_lambda takes a quarter of the time of a synthesis to
+    import (docs/decisions/functions-without-level-2.md). `resource` takes property overrides.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        role: iam.Role,
+        properties: Mapping[str, object],
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.role = role
+        self.resource = CfnResource(
+            self,
+            "Resource",
+            type="AWS::Lambda::Function",
+            properties={**properties, "Role": role.role_arn},
+        )
+        self.function_name = self.resource.ref
+        self.function_arn = self.resource.get_att("Arn").to_string()
+
+    def receive_from(
+        self,
+        queue: sqs.IQueue,
+        *,
+        batch_size: int,
+        max_concurrency: int,
+        report_failures: bool,
+        window: Duration | None = None,
+    ) -> None:
+        """Feed the function with a queue's messages; its role needs what `receive_from` returns."""
+        properties: dict[str, object] = {
+            "BatchSize": batch_size,
+            "EventSourceArn": queue.queue_arn,
+            "FunctionName": self.function_name,
+            "ScalingConfig": {"MaximumConcurrency": max_concurrency},
+        }
+        if report_failures:
+            properties["FunctionResponseTypes"] = ["ReportBatchItemFailures"]
+        if window is not None:
+            properties["MaximumBatchingWindowInSeconds"] = int(window.to_seconds())
+        CfnResource(self, "Messages", type="AWS::Lambda::EventSourceMapping", properties=properties)
+
+
 class TransformFunctions:
     """Makes the pipeline's functions, which differ in what `define` takes and nothing else."""
 
-    def __init__(self, *, pipeline_id: str, log_retention: logs.RetentionDays) -> None:
+    def __init__(
+        self, scope: Construct, *, pipeline_id: str, log_retention: logs.RetentionDays
+    ) -> None:
         self._pipeline_id = pipeline_id
         self._log_retention = log_retention
-        self._code = lambda_.Code.from_asset(
-            str(lambdas_directory()), exclude=["**/__pycache__", "**/*.pyc"]
+        self._code = file_asset(
+            scope, "Code", lambdas_directory(), exclude=["**/__pycache__", "**/*.pyc"]
         )
 
     def define(
@@ -64,7 +116,7 @@ class TransformFunctions:
         statements: Iterable[iam.PolicyStatement],
         memory: Size,
         timeout: Duration,
-    ) -> lambda_.Function:
+    ) -> TransformFunction:
         """Define the function whose handler is `transform_lambdas.<module>.handle`."""
         log_group = logs.LogGroup(
             scope,
@@ -72,35 +124,39 @@ class TransformFunctions:
             removal_policy=RemovalPolicy.DESTROY,
             retention=self._log_retention,
         )
+        own = [
+            iam.PolicyStatement(
+                actions=["logs:CreateLogStream", "logs:PutLogEvents"],
+                resources=[log_group.log_group_arn],
+            ),
+            iam.PolicyStatement(
+                actions=["xray:PutTelemetryRecords", "xray:PutTraceSegments"], resources=["*"]
+            ),
+        ]
         role = iam.Role(
             scope,
             f"{construct_id}Role",
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
             description=f"What {module} of the batch transform pipeline {self._pipeline_id} may do",
+            # Part of the role, so that there is no moment at which it has no permissions yet.
+            inline_policies={"Own": iam.PolicyDocument(statements=[*own, *statements])},
         )
-        role.add_to_policy(
-            iam.PolicyStatement(
-                actions=["logs:CreateLogStream", "logs:PutLogEvents"],
-                resources=[log_group.log_group_arn],
-            )
-        )
-        for statement in statements:
-            role.add_to_policy(statement)
-        return lambda_.Function(
+        return TransformFunction(
             scope,
             construct_id,
-            architecture=lambda_.Architecture.ARM_64,
-            code=self._code,
-            description=f"{description} (pipeline {self._pipeline_id})",
-            environment=dict(environment),
-            handler=f"transform_lambdas.{module}.handle",
-            log_group=log_group,
-            logging_format=lambda_.LoggingFormat.JSON,
-            memory_size=int(memory.to_mebibytes()),
             role=role,
-            runtime=lambda_.Runtime.PYTHON_3_13,
-            timeout=timeout,
-            tracing=lambda_.Tracing.ACTIVE,
+            properties={
+                "Architectures": ["arm64"],
+                "Code": {"S3Bucket": self._code.bucket_name, "S3Key": self._code.object_key},
+                "Description": f"{description} (pipeline {self._pipeline_id})",
+                "Environment": {"Variables": dict(environment)},
+                "Handler": f"transform_lambdas.{module}.handle",
+                "LoggingConfig": {"LogFormat": "JSON", "LogGroup": log_group.log_group_name},
+                "MemorySize": int(memory.to_mebibytes()),
+                "Runtime": "python3.13",
+                "Timeout": int(timeout.to_seconds()),
+                "TracingConfig": {"Mode": "Active"},
+            },
         )
 
 

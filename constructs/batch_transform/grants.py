@@ -66,7 +66,7 @@ class BatchTransformGrants:
                 "without one; pass index=PredictionIndex(...)"
             )
         routes = Stack.of(self._pipeline).format_arn(
-            resource=lookup.api.api_id,
+            resource=lookup.api.ref,
             resource_name="*/GET/predictions*",
             service="execute-api",
         )

@@ -1,7 +1,6 @@
 """From an upload to the ledger: EventBridge rule, queue, intake function."""
 
 from aws_cdk import Duration, Size
-from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from batch_transform.buckets import TransformBuckets
@@ -77,15 +76,12 @@ class Intake(Construct):
             memory=Size.mebibytes(256),
             timeout=_TIMEOUT,
         )
-        lambda_.EventSourceMapping(
-            self,
-            "FromUploads",
+        self.function.receive_from(
+            self.queue,
             batch_size=_BATCH_SIZE,
-            event_source_arn=self.queue.queue_arn,
-            max_batching_window=_WINDOW,
             max_concurrency=_CONCURRENCY,
-            report_batch_item_failures=True,
-            target=self.function,
+            report_failures=True,
+            window=_WINDOW,
         )
 
 

@@ -2,17 +2,14 @@
 
 import json
 
-from aws_cdk import Duration, Size
-from aws_cdk import aws_apigatewayv2 as apigateway
-from aws_cdk import aws_apigatewayv2_authorizers as authorizers
-from aws_cdk import aws_apigatewayv2_integrations as integrations
+from aws_cdk import CfnResource, Duration, Size, Stack
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from batch_transform.functions import TransformFunctions, vended_log_group
 from batch_transform.index import Index
 
-_PATHS = ("/predictions", "/predictions/{id}")  # the first takes any id, as ?id=…
+_ROUTES = ("GET /predictions", "GET /predictions/{id}")  # the first takes any id, as ?id=…
 # Path and query hold a record's id, so the log has the route instead.
 _ACCESS_LOG = {
     "request_id": "$context.requestId",
@@ -48,33 +45,76 @@ class Lookup(Construct):
             memory=Size.mebibytes(256),
             timeout=Duration.seconds(10),
         )
-        self.api = apigateway.HttpApi(
+        self.api = CfnResource(
             self,
             "Api",
-            create_default_stage=False,
-            default_authorizer=authorizers.HttpIamAuthorizer(),
-            description=f"Predictions of the batch transform pipeline {pipeline_id}",
+            type="AWS::ApiGatewayV2::Api",
+            properties={
+                "Description": f"Predictions of the batch transform pipeline {pipeline_id}",
+                "Name": f"batch-transform-{pipeline_id}",
+                "ProtocolType": "HTTP",
+            },
         )
-        integration = integrations.HttpLambdaIntegration("Lookup", self.function)
-        for path in _PATHS:
-            self.api.add_routes(
-                path=path, methods=[apigateway.HttpMethod.GET], integration=integration
-            )
+        self._serve()
         access_logs = vended_log_group(
             self, "apigateway", pipeline_id=pipeline_id, retention=log_retention
         )
-        apigateway.CfnStage(
+        CfnResource(
             self,
             "Stage",
-            access_log_settings=apigateway.CfnStage.AccessLogSettingsProperty(
-                destination_arn=access_logs.log_group_arn, format=json.dumps(_ACCESS_LOG)
-            ),
-            api_id=self.api.api_id,
-            auto_deploy=True,
-            stage_name="$default",
+            type="AWS::ApiGatewayV2::Stage",
+            properties={
+                "AccessLogSettings": {
+                    "DestinationArn": access_logs.log_group_arn,
+                    "Format": json.dumps(_ACCESS_LOG),
+                },
+                "ApiId": self.api.ref,
+                "AutoDeploy": True,
+                "StageName": "$default",
+            },
+        )
+
+    def _serve(self) -> None:
+        """Let the API, and nobody else, hand requests to the function."""
+        integration = CfnResource(
+            self,
+            "Integration",
+            type="AWS::ApiGatewayV2::Integration",
+            properties={
+                "ApiId": self.api.ref,
+                "IntegrationType": "AWS_PROXY",
+                "IntegrationUri": self.function.function_arn,
+                "PayloadFormatVersion": "2.0",
+            },
+        )
+        for number, route in enumerate(_ROUTES):
+            CfnResource(
+                self,
+                f"Route{number}",
+                type="AWS::ApiGatewayV2::Route",
+                properties={
+                    "ApiId": self.api.ref,
+                    "AuthorizationType": "AWS_IAM",
+                    "RouteKey": route,
+                    "Target": f"integrations/{integration.ref}",
+                },
+            )
+        CfnResource(
+            self,
+            "Permission",
+            type="AWS::Lambda::Permission",
+            properties={
+                "Action": "lambda:InvokeFunction",
+                "FunctionName": self.function.function_arn,
+                "Principal": "apigateway.amazonaws.com",
+                "SourceAccount": Stack.of(self).account,
+                "SourceArn": Stack.of(self).format_arn(
+                    resource=self.api.ref, resource_name="*/*", service="execute-api"
+                ),
+            },
         )
 
     @property
     def url(self) -> str:
         """The API's address, without a slash at its end."""
-        return self.api.api_endpoint
+        return self.api.get_att("ApiEndpoint").to_string()

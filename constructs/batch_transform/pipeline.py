@@ -135,7 +135,9 @@ class BatchTransform(Construct):
             instance_type=instance_type,
             instance_count=instance_count,
         )
-        functions = TransformFunctions(pipeline_id=self.pipeline_id, log_retention=log_retention)
+        functions = TransformFunctions(
+            self, pipeline_id=self.pipeline_id, log_retention=log_retention
+        )
         self.ledger = Ledger(
             self, "Ledger", encryption_key=encryption_key, removal_policy=removal_policy
         )

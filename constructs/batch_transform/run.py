@@ -6,12 +6,11 @@ from typing import Any
 
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from batch_transform.functions import vended_log_group
+from batch_transform.functions import TransformFunction, vended_log_group
 from batch_transform.model import BoundModel, volume_key_statements
 from batch_transform.model_parameter import read_statements
 from batch_transform.settings import TransformSettings
@@ -35,8 +34,8 @@ class Run(Construct):
         settings: TransformSettings,
         model: BoundModel,
         instance_type: str,
-        settle: lambda_.Function,
-        index: lambda_.Function | None,
+        settle: TransformFunction,
+        index: TransformFunction | None,
         job_timeout: Duration,
         log_retention: logs.RetentionDays,
     ) -> None:

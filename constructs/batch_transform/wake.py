@@ -2,12 +2,11 @@
 
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from batch_transform.functions import send_to
+from batch_transform.functions import TransformFunction, send_to
 from batch_transform.queues import define_queue, define_rule
 
 DISPATCH_TIMEOUT = Duration.minutes(5)
@@ -35,15 +34,10 @@ class WakeUps(Construct):
         )
         self._every_minute()
 
-    def wake(self, dispatch: lambda_.Function) -> None:
+    def wake(self, dispatch: TransformFunction) -> None:
         """Feed `dispatch` with the wake-ups."""
-        lambda_.EventSourceMapping(
-            self,
-            "ToDispatch",
-            batch_size=_BATCH_SIZE,
-            event_source_arn=self.queue.queue_arn,
-            max_concurrency=_CONCURRENCY,
-            target=dispatch,
+        dispatch.receive_from(
+            self.queue, batch_size=_BATCH_SIZE, max_concurrency=_CONCURRENCY, report_failures=False
         )
 
     def wake_when_a_run_ends(self, state_machine: sfn.CfnStateMachine) -> None:

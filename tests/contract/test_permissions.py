@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.policies import actions_of, statements_of_roles
+
 LAMBDAS = Path(__file__).resolve().parents[2] / "lambdas" / "transform_lambdas"
 
 # The attributes and parameters by which our code holds its clients.
@@ -155,19 +157,11 @@ def action(service: str, operation: str) -> set[str]:
 @pytest.fixture(scope="module")
 def allowed(template: dict[str, Any], functions: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
     """The actions of each function's role by the module of its handler."""
-    found: dict[str, set[str]] = {}
-    for module, properties in functions.items():
-        role = properties["Role"]["Fn::GetAtt"][0]
-        found[module] = set()
-        for resource in template["Resources"].values():
-            if (
-                resource["Type"] == "AWS::IAM::Policy"
-                and {"Ref": role} in (resource["Properties"]["Roles"])
-            ):
-                for statement in resource["Properties"]["PolicyDocument"]["Statement"]:
-                    actions = statement["Action"]
-                    found[module] |= {actions} if isinstance(actions, str) else set(actions)
-    return found
+    statements = statements_of_roles(template)
+    return {
+        module: actions_of(statements[properties["Role"]["Fn::GetAtt"][0]])
+        for module, properties in functions.items()
+    }
 
 
 @pytest.mark.parametrize("module", CONTRACT)
@@ -198,12 +192,12 @@ def test_a_role_allows_no_more_than_code_and_contract_need(
 
 
 def statements(template: dict[str, Any], logical_id: str) -> list[dict[str, Any]]:
-    (policy,) = [
-        resource["Properties"]["PolicyDocument"]["Statement"]
-        for name, resource in template["Resources"].items()
-        if resource["Type"] == "AWS::IAM::Policy" and re.match(logical_id, name)
+    (found,) = [
+        statements
+        for role, statements in statements_of_roles(template).items()
+        if re.match(logical_id, role)
     ]
-    return list(policy)
+    return found
 
 
 def test_the_state_machine_creates_jobs_of_its_model_and_instance_type_only(
@@ -225,13 +219,7 @@ def test_the_state_machine_creates_jobs_of_its_model_and_instance_type_only(
 def test_the_state_machine_passes_no_role_and_has_what_sync_needs(
     template: dict[str, Any],
 ) -> None:
-    actions = {
-        action
-        for statement in statements(template, "ChurnRunRole")
-        for action in (
-            [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
-        )
-    }
+    actions = actions_of(statements(template, "ChurnRunRole"))
 
     assert "iam:PassRole" not in actions
     assert {
@@ -249,11 +237,10 @@ def test_the_state_machine_passes_no_role_and_has_what_sync_needs(
 
 def test_no_policy_allows_a_whole_service(template: dict[str, Any]) -> None:
     wide = [
-        (name, statement["Action"])
-        for name, resource in template["Resources"].items()
-        if resource["Type"] == "AWS::IAM::Policy"
-        for statement in resource["Properties"]["PolicyDocument"]["Statement"]
-        if re.search(r"\*", str(statement["Action"]))
+        (role, action)
+        for role, statements in statements_of_roles(template).items()
+        for action in actions_of(statements)
+        if "*" in action
     ]
 
     assert wide == []

@@ -16,6 +16,7 @@ from batch_transform import (
     TransformModel,
     TransformSettings,
 )
+from tests.policies import statements_of_roles
 
 
 def indexed(stack: Stack) -> BatchTransform:
@@ -166,9 +167,8 @@ def decrypted(synthesize: Callable[[Any], dict[str, Any]]) -> dict[str, set[str]
             getattr(pipeline.grants, grant)(role)
 
     return {
-        name: set(re.findall(r":key/(\w+)", json.dumps(policy["Properties"]["PolicyDocument"])))
-        for name, policy in synthesize(define)["Resources"].items()
-        if policy["Type"] == "AWS::IAM::Policy"
+        name: set(re.findall(r":key/(\w+)", json.dumps(statements)))
+        for name, statements in statements_of_roles(synthesize(define)).items()
     }
 
 
