@@ -4,6 +4,7 @@ from batch_transform.grants import BatchTransformGrants
 from batch_transform.index import PredictionIndex
 from batch_transform.metrics import BatchTransformMetrics
 from batch_transform.model import TransformModel
+from batch_transform.monitoring import Monitoring
 from batch_transform.pipeline import BatchTransform
 from batch_transform.policy import BatchPolicy
 from batch_transform.settings import (
@@ -32,6 +33,7 @@ __all__ = [
     "Experiment",
     "JoinSource",
     "ModelClientConfig",
+    "Monitoring",
     "PredictionIndex",
     "SplitType",
     "TransformModel",

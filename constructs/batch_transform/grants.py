@@ -128,6 +128,42 @@ class BatchTransformGrants:
             ),
         )
 
+    def redrive(self, grantee: iam.IGrantable) -> None:
+        """Let `grantee` give failed drops and dead letters another try, and see what `watch` shows.
+
+        In the ledger it changes drops alone, never runs or slots. Dead letters move back to the
+        queue that they came from and to no other.
+        """
+        self.watch(grantee)
+        pipeline = self._pipeline
+        sources = [pipeline.intake.queue, pipeline.wake_ups.queue]
+        self._allow(
+            grantee,
+            iam.PolicyStatement(
+                actions=["dynamodb:UpdateItem"],
+                conditions={"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["key#*"]}},
+                resources=[pipeline.ledger.table.table_arn],
+            ),
+            *table_key_use(pipeline.encryption_key, writes=True),
+            iam.PolicyStatement(
+                # SQS moves them in the name of who starts the task.
+                actions=[
+                    "sqs:CancelMessageMoveTask",
+                    "sqs:DeleteMessage",
+                    "sqs:GetQueueAttributes",
+                    "sqs:ListMessageMoveTasks",
+                    "sqs:ReceiveMessage",
+                    "sqs:StartMessageMoveTask",
+                ],
+                resources=[queue.queue_arn for queue in pipeline.dead_letters],
+            ),
+            iam.PolicyStatement(
+                # Where they move to; and a wake-up starts at once what waits again.
+                actions=["sqs:GetQueueAttributes", "sqs:SendMessage"],
+                resources=[queue.queue_arn for queue in sources],
+            ),
+        )
+
     def score(self, role: iam.IGrantable) -> None:
         """Let the role of an existing model read the drops and write the outputs."""
         pipeline = self._pipeline

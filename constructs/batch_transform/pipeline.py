@@ -4,15 +4,18 @@ import hashlib
 import re
 
 from aws_cdk import Duration, RemovalPolicy, Stack, Token
+from aws_cdk import aws_events as events
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from batch_transform.buckets import TransformBuckets
 from batch_transform.discovery import Discovery
 from batch_transform.dispatch import Dispatch
+from batch_transform.events import run_rule
 from batch_transform.functions import TransformFunctions
 from batch_transform.grants import BatchTransformGrants
 from batch_transform.index import Index, PredictionIndex
@@ -21,6 +24,7 @@ from batch_transform.ledger import Ledger
 from batch_transform.lookup import Lookup
 from batch_transform.metrics import BatchTransformMetrics
 from batch_transform.model import TransformModel
+from batch_transform.monitoring import Alarms, Monitoring, draw
 from batch_transform.policy import BatchPolicy
 from batch_transform.request import check_settings, job_request
 from batch_transform.run import Run
@@ -73,6 +77,7 @@ class BatchTransform(Construct):
     :param job_timeout: a job that takes longer is stopped.
     :param encryption_key: encrypts own buckets and the tables. A bucket of yours keeps its own.
         Default: keys of S3 and DynamoDB.
+    :param monitoring: alarms, and a row of the stack's dashboard. Default: `Monitoring()`.
     :param removal_policy: what becomes of buckets and tables when the stack is deleted.
     :param log_retention: of the functions', the state machine's and the API's logs.
     :param pipeline_id: names the pipeline in runs, jobs, metrics and parameters: lower case, at
@@ -100,6 +105,7 @@ class BatchTransform(Construct):
         max_attempts: int = 3,
         job_timeout: Duration | None = None,
         encryption_key: kms.IKey | None = None,
+        monitoring: Monitoring | None = None,
         removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         pipeline_id: str | None = None,
@@ -107,6 +113,8 @@ class BatchTransform(Construct):
         super().__init__(scope, construct_id)
         settings = settings or TransformSettings.json_lines()
         batch = batch or BatchPolicy()
+        monitoring = monitoring or Monitoring()
+        longest_wait_s = monitoring.longest_wait_s(batch.max_wait)
         job_timeout = job_timeout or Duration.days(1)
         _check_counts(max_concurrent_runs=max_concurrent_runs, max_attempts=max_attempts)
         _check_job_timeout(job_timeout)
@@ -220,7 +228,29 @@ class BatchTransform(Construct):
             functions=functions,
         )
         self.grants = BatchTransformGrants(self)
-        self.metrics = BatchTransformMetrics(self.pipeline_id)
+        self.metrics = BatchTransformMetrics(
+            self.pipeline_id,
+            state_machine_arn=self.state_machine.ref,
+            dead_letters=self.dead_letters,
+        )
+        self.alarms: Alarms | None = None
+        if monitoring.alarms:
+            self.alarms = Alarms(
+                self,
+                "Alarms",
+                pipeline_id=self.pipeline_id,
+                metrics=self.metrics,
+                longest_wait_s=longest_wait_s,
+                topic=monitoring.topic,
+            )
+        if monitoring.dashboard:
+            draw(
+                self,
+                pipeline_id=self.pipeline_id,
+                state_machine_arn=self.state_machine.ref,
+                dead_letter_names=[queue.queue_name for queue in self.dead_letters],
+                indexed=index is not None,
+            )
         Discovery(self, "Discovery", pipeline_id=self.pipeline_id, facts=self._facts())
 
     @property
@@ -237,6 +267,61 @@ class BatchTransform(Construct):
     def state_machine(self) -> sfn.CfnStateMachine:
         """What a run is an execution of."""
         return self.run.state_machine
+
+    @property
+    def dead_letters(self) -> list[sqs.IQueue]:
+        """Where uploads and wake-ups go that were received in vain."""
+        queues = (self.intake.queue.dead_letter_queue, self.wake_ups.queue.dead_letter_queue)
+        return [letters.queue for letters in queues if letters is not None]
+
+    def on_run_completed(
+        self,
+        construct_id: str,
+        *,
+        target: events.IRuleTarget | None = None,
+        description: str | None = None,
+    ) -> events.Rule:
+        """Let `target` know of every run whose every drop is done."""
+        return self._on_run("Completed", construct_id, target, description)
+
+    def on_run_partially_completed(
+        self,
+        construct_id: str,
+        *,
+        target: events.IRuleTarget | None = None,
+        description: str | None = None,
+    ) -> events.Rule:
+        """Let `target` know of every run of which some drops are done, and others are not."""
+        return self._on_run("PartiallyCompleted", construct_id, target, description)
+
+    def on_run_failed(
+        self,
+        construct_id: str,
+        *,
+        target: events.IRuleTarget | None = None,
+        description: str | None = None,
+    ) -> events.Rule:
+        """Let `target` know of every run of which no drop is done.
+
+        Its drops may wait for another run still; `metrics.drops_failed` counts those given up.
+        """
+        return self._on_run("Failed", construct_id, target, description)
+
+    def _on_run(
+        self,
+        outcome: str,
+        construct_id: str,
+        target: events.IRuleTarget | None,
+        description: str | None,
+    ) -> events.Rule:
+        return run_rule(
+            self,
+            construct_id,
+            pipeline_id=self.pipeline_id,
+            outcome=outcome,
+            target=target,
+            description=description,
+        )
 
     def _facts(self) -> dict[str, str]:
         facts = {

@@ -66,15 +66,12 @@ class Dispatcher:
         started: list[str] = []
         tried: set[tuple[str, str]] = set()
         while True:
+            waiting = self._ledger.waiting()
             # The index still shows for a moment what was just claimed.
-            fresh = (
-                entry
-                for entry in self._ledger.waiting()
-                if (entry.drop.key, entry.drop.order) not in tried
-            )
+            fresh = (entry for entry in waiting if (entry.drop.key, entry.drop.order) not in tried)
             batch = self._policy.cut(fresh)
             if not tried:
-                self._report_wait(batch)
+                self._report(batch, waiting=waiting.seen)
             if batch.since is None:
                 return started
             wait_s = self._policy.wait_left_s(
@@ -95,8 +92,10 @@ class Dispatcher:
             if self._take_on(run):
                 started.append(run.run_id)
 
-    def _report_wait(self, batch: Batch) -> None:
+    def _report(self, batch: Batch, *, waiting: int) -> None:
         waited = self._now() - clock.from_text(batch.since) if batch.since else timedelta()
+        free = max(0, self._slots - len(self._ledger.taken_slots()))
+        metrics.emit(self._pipeline_id, {"DropsWaiting": waiting, "SlotsFree": free})
         metrics.emit(
             self._pipeline_id,
             {"OldestWaitingSeconds": max(0, round(waited.total_seconds()))},

@@ -82,6 +82,28 @@ class Entry:
     run_id: str
 
 
+class WaitingDrops:
+    """What waits, oldest first, read page by page; to be gone through once.
+
+    :ivar seen: how many drops the pages read so far hold. The first page of every shard is read
+        before anything is yielded, so these are all that wait unless a shard has more than 1 MB of
+        them, which is some 2,500 drops; beyond, it is a lower bound that costs no read of its own.
+    """
+
+    def __init__(self, shards: Iterable[Iterator[list[dict[str, Any]]]]) -> None:
+        self._shards = shards
+        self.seen = 0
+
+    def __iter__(self) -> Iterator[Waiting]:
+        return merge(*map(self._of_shard, self._shards), key=lambda entry: entry.since)
+
+    def _of_shard(self, pages: Iterator[list[dict[str, Any]]]) -> Iterator[Waiting]:
+        for page in pages:
+            self.seen += len(page)
+            for item in page:
+                yield Waiting(_drop_of(item), item["due"])
+
+
 class Ledger:
     """All reads and writes of the table."""
 
@@ -120,7 +142,7 @@ class Ledger:
         It reads no further back than to the first that ended before this drop: what an upload
         costs does not grow with the past of its key.
         """
-        versions = self._pages(
+        versions = self._items(
             KeyConditionExpression=Key("pk").eq(f"key#{drop.key}") & Key("sk").begins_with("drop#"),
             ConsistentRead=True,
             ScanIndexForward=False,
@@ -166,18 +188,21 @@ class Ledger:
 
     # Drops are claimed
 
-    def waiting(self) -> Iterator[Waiting]:
-        """Yield what waits, oldest first. The index lags: a claim may find less than this shows."""
-        shards = [self._waiting_of(shard) for shard in range(_SHARDS)]
-        return merge(*shards, key=lambda entry: entry.since)
+    def waiting(self) -> WaitingDrops:
+        """Return what waits. The index lags: a claim may find less than this shows."""
+        return WaitingDrops(self._waiting_of(shard) for shard in range(_SHARDS))
 
-    def free_slot(self, slots: int) -> int | None:
-        """Return the number of a slot that no run has; `None` while `slots` runs are in flight."""
-        items = self._pages(
+    def taken_slots(self) -> set[int]:
+        """Return the numbers of the slots that runs have."""
+        items = self._items(
             KeyConditionExpression=Key("pk").eq("slot"),
             ConsistentRead=True,
         )
-        taken = {int(item["sk"]) for item in items if "run_id" in item}
+        return {int(item["sk"]) for item in items if "run_id" in item}
+
+    def free_slot(self, slots: int) -> int | None:
+        """Return the number of a slot that no run has; `None` while `slots` runs are in flight."""
+        taken = self.taken_slots()
         if len(taken) >= slots:
             return None  # Also of numbers from before the limit was lowered.
         return next((number for number in range(slots) if number not in taken), None)
@@ -308,7 +333,7 @@ class Ledger:
     def runs_to_look_at(self) -> list[Run]:
         """Return the runs that are not closed and whose time to be looked at has come."""
         condition = Key("queue").eq("open") & Key("due").lte(clock.to_text(self._now()))
-        items = self._pages(IndexName=QUEUE_INDEX, KeyConditionExpression=condition)
+        items = self._items(IndexName=QUEUE_INDEX, KeyConditionExpression=condition)
         return [Run.from_item(item) for item in items]
 
     def look_later(self, run: Run, look_again_s: float) -> bool:
@@ -558,18 +583,21 @@ class Ledger:
         ).get("Item")
         return item
 
-    def _pages(self, **query: Any) -> Iterator[dict[str, Any]]:
+    def _items(self, **query: Any) -> Iterator[dict[str, Any]]:
+        for page in self._pages(**query):
+            yield from page
+
+    def _pages(self, **query: Any) -> Iterator[list[dict[str, Any]]]:
         while True:
             page = self._client.query(TableName=self._name, **query)
-            yield from page["Items"]
+            yield page["Items"]
             if "LastEvaluatedKey" not in page:
                 return
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
-    def _waiting_of(self, shard: int) -> Iterator[Waiting]:
+    def _waiting_of(self, shard: int) -> Iterator[list[dict[str, Any]]]:
         condition = Key("queue").eq(f"{WAITING}#{shard}")
-        for item in self._pages(IndexName=QUEUE_INDEX, KeyConditionExpression=condition):
-            yield Waiting(_drop_of(item), item["due"])
+        return self._pages(IndexName=QUEUE_INDEX, KeyConditionExpression=condition)
 
     def _batch_get(self, keys: list[dict[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
         found: dict[tuple[str, str], dict[str, Any]] = {}

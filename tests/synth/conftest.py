@@ -15,6 +15,7 @@ from aws_cdk import App, Duration, Size, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sns as sns
 
 from batch_transform import (
     BatchPolicy,
@@ -26,6 +27,7 @@ from batch_transform import (
     Experiment,
     JoinSource,
     ModelClientConfig,
+    Monitoring,
     PredictionIndex,
     TransformModel,
     TransformSettings,
@@ -153,13 +155,20 @@ def everything_on(model_files: Path) -> Callable[[Stack], BatchTransform]:
             max_attempts=2,
             job_timeout=Duration.hours(6),
             encryption_key=key,
+            monitoring=Monitoring(
+                topic=sns.Topic.from_topic_arn(
+                    stack, "OnCall", "arn:aws:sns:eu-west-1:111122223333:on-call"
+                ),
+                longest_wait=Duration.hours(8),
+            ),
             pipeline_id="churn",
         )
         someone = iam.Role(stack, "Someone", assumed_by=iam.AccountRootPrincipal())
         pipeline.grants.drop(someone)
         pipeline.grants.read(someone)
         pipeline.grants.lookup(someone)
-        pipeline.grants.watch(someone)
+        pipeline.grants.redrive(someone)
+        pipeline.on_run_failed("RunFailed")
         return pipeline
 
     return define

@@ -34,7 +34,7 @@ def indexed(stack: Stack) -> BatchTransform:
 @pytest.fixture(scope="module")
 def granted(synthesize: Callable[[Any], dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The statements that each grant adds, by the grant's name."""
-    grants = ["Drop", "Read", "Lookup", "Watch", "Score"]
+    grants = ["Drop", "Read", "Lookup", "Watch", "Redrive", "Score"]
 
     def define(stack: Stack) -> None:
         pipeline = indexed(stack)
@@ -107,6 +107,50 @@ def test_who_watches_may_call_what_the_command_s_status_calls(
     assert listed["Condition"] == {"StringLike": {"s3:prefix": "runs/*"}}
     paths = resources_of(granted["Watch"], "ssm:GetParametersByPath")
     assert "/batch-transform/churn'" in paths
+
+
+def actions_of(statements: list[dict[str, Any]]) -> set[str]:
+    return {
+        action
+        for statement in statements
+        for action in (
+            [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        )
+    }
+
+
+def test_who_redrives_may_all_that_who_watches_may(
+    granted: dict[str, list[dict[str, Any]]],
+) -> None:
+    assert actions_of(granted["Watch"]) < actions_of(granted["Redrive"])
+
+
+def test_who_redrives_changes_drops_and_neither_runs_nor_slots(
+    granted: dict[str, list[dict[str, Any]]],
+) -> None:
+    (change,) = [part for part in granted["Redrive"] if part["Action"] == "dynamodb:UpdateItem"]
+    writes = {action for action in actions_of(granted["Redrive"]) if "dynamodb" in action}
+
+    assert change["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["key#*"]}}
+    assert "LedgerTable" in str(change["Resource"])
+    assert "index" not in str(change["Resource"])
+    assert writes - actions_of(granted["Watch"]) == {"dynamodb:UpdateItem"}
+
+
+def test_who_redrives_moves_dead_letters_back_to_their_queues_only(
+    granted: dict[str, list[dict[str, Any]]],
+) -> None:
+    (move,) = [part for part in granted["Redrive"] if "sqs:StartMessageMoveTask" in part["Action"]]
+    (send,) = [part for part in granted["Redrive"] if "sqs:SendMessage" in part["Action"]]
+
+    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-configure-dead-letter-queue-redrive.html
+    assert {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"} <= set(
+        move["Action"]
+    )
+    moved = re.findall(r"'(\w+?)[0-9A-F]{8}', 'Arn'", str(move["Resource"]))
+    sent = re.findall(r"'(\w+?)[0-9A-F]{8}', 'Arn'", str(send["Resource"]))
+    assert sorted(moved) == ["ChurnIntakeUploadsDeadLetters", "ChurnWakeUpsQueueDeadLetters"]
+    assert sorted(sent) == ["ChurnIntakeUploads", "ChurnWakeUpsQueue"]
 
 
 def test_the_role_of_an_existing_model_writes_only_where_jobs_write(

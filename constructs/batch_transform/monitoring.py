@@ -1,0 +1,231 @@
+"""What tells a person that a pipeline needs one: alarms, and a row of the stack's dashboard."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_sns as sns
+from constructs import Construct
+
+from batch_transform.metrics import NAMESPACE, BatchTransformMetrics, sum_of
+
+_DASHBOARD = "BatchTransformDashboard"
+_PERIOD = Duration.minutes(5)
+_LONG_PERIOD = Duration.hours(1)
+_RUNS_FAILED = 3
+_PATIENCE = Duration.hours(6)
+_ROW_WIDTH = 24  # columns of a CloudWatch dashboard
+_DEPTH = "ApproximateNumberOfMessagesVisible"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Monitoring:
+    """What watches a pipeline.
+
+    :param alarms: four: drops failed, a drop waits too long, runs fail, dead letters.
+    :param dashboard: a row of graphs in the one dashboard of the stack.
+    :param topic: receives the alarms, and may be imported. One with a KMS key of yours needs a key
+        policy that lets `cloudwatch.amazonaws.com` use it. Default: the alarms only show.
+    :param longest_wait: a drop that waits longer alarms. Default: six hours more than the batch
+        policy's `max_wait`, for a drop also waits while all runs are in flight.
+    """
+
+    alarms: bool = True
+    dashboard: bool = True
+    topic: sns.ITopic | None = None
+    longest_wait: Duration | None = None
+
+    def __post_init__(self) -> None:
+        if self.alarms:
+            return
+        for name, value in (("topic", self.topic), ("longest_wait", self.longest_wait)):
+            if value is not None:
+                raise ValueError(
+                    f"{name} must come with alarms, got alarms=False; leave one of them out"
+                )
+
+    def longest_wait_s(self, max_wait: Duration) -> int:
+        """Return how many seconds a drop may wait when batches wait for up to `max_wait`.
+
+        :raises ValueError: drops wait so long by the batch policy already.
+        """
+        if self.longest_wait is None:
+            return int(max_wait.plus(_PATIENCE).to_seconds())
+        if self.longest_wait.to_seconds() <= max_wait.to_seconds():
+            raise ValueError(
+                "longest_wait must be longer than the batch policy's max_wait of "
+                f"{max_wait.to_human_string()}, got {self.longest_wait.to_human_string()}; raise "
+                "it by what a run takes, or every batch would alarm"
+            )
+        return int(self.longest_wait.to_seconds())
+
+
+class Alarms(Construct):
+    """Few, each of which asks for an action that its description names."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        pipeline_id: str,
+        metrics: BatchTransformMetrics,
+        longest_wait_s: int,
+        topic: sns.ITopic | None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self._pipeline_id = pipeline_id
+        self._topic = topic
+        self.drops_failed = self._alarm(
+            "DropsFailed",
+            metrics.drops_failed(period=_PERIOD),
+            threshold=1,
+            description=(
+                "Drops were given up. `batch-transform status` names each and why: mend that, then "
+                "upload them once more."
+            ),
+        )
+        self.drops_wait = self._alarm(
+            "DropsWait",
+            metrics.oldest_waiting_seconds(period=_PERIOD),
+            threshold=longest_wait_s,
+            # Dispatch writes it every minute: when it is missing, dispatch is, and that is told.
+            missing=cloudwatch.TreatMissingData.MISSING,
+            description=(
+                f"A drop waits for over {longest_wait_s} s; or, with insufficient data, dispatch "
+                "does not run. Look which runs hold the slots, at the account's quota of transform "
+                "jobs, and into the log of dispatch."
+            ),
+        )
+        self.runs_failed = self._alarm(
+            "RunsFailed",
+            sum_of(
+                {
+                    "failed": metrics.runs_failed(period=_LONG_PERIOD),
+                    "died": metrics.executions_failed(period=_LONG_PERIOD),
+                },
+                label="Runs failed",
+                period=_LONG_PERIOD,
+            ),
+            threshold=_RUNS_FAILED,
+            description=(
+                f"{_RUNS_FAILED} runs or more within an hour made no prediction, or their "
+                "execution died. `batch-transform status` says why; their drops are tried again "
+                "until max_attempts."
+            ),
+        )
+        self.dead_letters = self._alarm(
+            "DeadLetters",
+            metrics.dead_letters(period=_PERIOD),
+            threshold=1,
+            description=(
+                "Uploads are not in the ledger, or dispatch could not be woken. Read the logs of "
+                "intake and dispatch, mend the cause, then start a redrive of the dead letters."
+            ),
+        )
+        if topic is not None:
+            self.drops_wait.add_insufficient_data_action(actions.SnsAction(topic))
+
+    def _alarm(
+        self,
+        construct_id: str,
+        metric: cloudwatch.IMetric,
+        *,
+        threshold: int,
+        description: str,
+        missing: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
+    ) -> cloudwatch.Alarm:
+        alarm = cloudwatch.Alarm(
+            self,
+            construct_id,
+            alarm_description=f"Batch transform pipeline {self._pipeline_id}: {description}",
+            comparison_operator=(cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD),
+            evaluation_periods=1,
+            metric=metric,
+            threshold=threshold,
+            treat_missing_data=missing,
+        )
+        if self._topic is not None:
+            alarm.add_alarm_action(actions.SnsAction(self._topic))
+        return alarm
+
+
+def draw(
+    scope: Construct,
+    *,
+    pipeline_id: str,
+    state_machine_arn: str,
+    dead_letter_names: Sequence[str],
+    indexed: bool,
+) -> None:
+    """Add a row for a pipeline to the dashboard of the stack, which the first one defines.
+
+    One dashboard a stack, since CloudWatch bills for each; level 1, since level 2 has an object and
+    a call for every line of a graph.
+    """
+    stack = Stack.of(scope)
+    dashboard = cast(cloudwatch.CfnDashboard | None, stack.node.try_find_child(_DASHBOARD))
+    if dashboard is None:
+        dashboard = cloudwatch.CfnDashboard(stack, _DASHBOARD, dashboard_body='{"widgets":[]}')
+    body = json.loads(dashboard.dashboard_body)
+    body["widgets"] += _row(
+        pipeline_id,
+        region=stack.region,
+        state_machine_arn=state_machine_arn,
+        dead_letter_names=dead_letter_names,
+        indexed=indexed,
+    )
+    dashboard.dashboard_body = json.dumps(body, separators=(",", ":"))
+
+
+def _row(
+    pipeline_id: str,
+    *,
+    region: str,
+    state_machine_arn: str,
+    dead_letter_names: Sequence[str],
+    indexed: bool,
+) -> list[dict[str, Any]]:
+    def own(name: str, **options: Any) -> list[Any]:
+        return [NAMESPACE, name, "Pipeline", pipeline_id, options]
+
+    records = ["RecordsIndexed", "RecordsUnindexed"] if indexed else []
+    execution_time = ["AWS/States", "ExecutionTime", "StateMachineArn", state_machine_arn]
+    graphs = {
+        "drops": [
+            *map(own, ["DropsReceived", "DropsDone", "DropsReturned", "DropsFailed"]),
+            *(own(name, yAxis="right") for name in records),
+        ],
+        "waiting": [
+            own("DropsWaiting", stat="Maximum"),
+            own("OldestWaitingSeconds", stat="Maximum", yAxis="right"),
+            own("SlotsFree", stat="Minimum"),
+        ],
+        "runs": [
+            *map(own, ["RunsStarted", "RunsCompleted", "RunsPartiallyCompleted", "RunsFailed"]),
+            [*execution_time, {"stat": "Average", "yAxis": "right"}],
+        ],
+        "dead letters": [
+            ["AWS/SQS", _DEPTH, "QueueName", name, {"stat": "Maximum"}]
+            for name in dead_letter_names
+        ],
+    }
+    return [
+        {
+            "type": "metric",
+            "width": _ROW_WIDTH // len(graphs),
+            "height": 6,
+            "properties": {
+                "title": f"{pipeline_id}: {name}",
+                "region": region,
+                "stat": "Sum",
+                "period": int(_PERIOD.to_seconds()),
+                "metrics": lines,
+            },
+        }
+        for name, lines in graphs.items()
+    ]
