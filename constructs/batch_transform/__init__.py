@@ -1,9 +1,11 @@
 """CDK constructs for event-driven SageMaker Batch Transform."""
 
+from batch_transform.containers import ModelContainer, PrivateRegistry
 from batch_transform.grants import BatchTransformGrants
 from batch_transform.index import PredictionIndex
 from batch_transform.metrics import BatchTransformMetrics
 from batch_transform.model import TransformModel
+from batch_transform.model_roles import ModelVpc
 from batch_transform.monitoring import Monitoring
 from batch_transform.pipeline import BatchTransform
 from batch_transform.policy import BatchPolicy
@@ -33,8 +35,11 @@ __all__ = [
     "Experiment",
     "JoinSource",
     "ModelClientConfig",
+    "ModelContainer",
+    "ModelVpc",
     "Monitoring",
     "PredictionIndex",
+    "PrivateRegistry",
     "SplitType",
     "TransformModel",
     "TransformSettings",

@@ -165,10 +165,15 @@ class BatchTransformGrants:
         )
 
     def score(self, role: iam.IGrantable) -> None:
-        """Let the role of an existing model read the drops and write the outputs."""
+        """Let the role of a model read the drops and write the outputs.
+
+        For models that exist already, and for one made with a `role` of yours, which is also let
+        read its artifacts and pull its images.
+        """
         pipeline = self._pipeline
         self._allow(
             role,
+            *pipeline.model.statements,
             *scoring_statements(pipeline, buckets=pipeline.buckets, settings=pipeline.settings),
         )
 

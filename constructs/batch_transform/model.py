@@ -1,43 +1,51 @@
-"""The SageMaker model that scores, and the role under which its container runs."""
+"""The SageMaker model that scores: made with the pipeline, or one that exists already."""
 
 import re
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aws_cdk import ArnFormat, Stack, Token
 from aws_cdk import aws_ecr as ecr
-from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_s3_assets as s3_assets
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sagemaker as sagemaker
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-from batch_transform.archive import content_hash, pack
+import transform_request
 from batch_transform.buckets import RUNS, TransformBuckets
+from batch_transform.containers import (
+    ModelContainer,
+    Needs,
+    PrivateRegistry,
+    artifact_arn,
+    bind_container,
+    check_artifact_uri,
+    check_ecr_uri,
+    check_environment,
+    check_hostname,
+    check_hostnames,
+    repository_arn,
+)
 from batch_transform.model_parameter import (
     ModelParameter,
     check_parameter_name,
     model_parameter,
 )
+from batch_transform.model_roles import ModelVpc, bind_vpc, execution_role
 from batch_transform.settings import TransformSettings
 from batch_transform.settle import TRANSFORM_LOG_GROUP
 
-_ECR_URI = re.compile(
-    r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.(?P<domain>amazonaws\.com(?:\.cn)?)"
-    r"/(?P<repository>[a-z0-9._/-]+)(?:[:@].+)?"
-)
-
-# Of a model's container (reference §3).
-_VARIABLE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,1023}")
-_VARIABLE_LENGTH = 1024
-_MAX_VARIABLES = 100
-
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _NAMES = re.compile(r"[a-zA-Z0-9*?-]{1,63}")
+_PACKAGE_ARN = re.compile(
+    r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:[0-9]{12}:model-package/"
+    r"[a-zA-Z0-9]([a-zA-Z0-9-]){0,62}(?<!-)(/[0-9]{1,9})?"
+)
+_MAX_CONTAINERS = 15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,47 +55,179 @@ class BoundModel:
     :param name: for the ModelName of requests; JSONata when only a run knows it.
     :param arns: the ARNs that jobs may name, also with wildcards.
     :param role: the execution role; `None` when the model is not ours.
+    :param statements: what its role needs so that the containers start, besides scoring.
+    :param containers: how many a record passes; `None` when that is not known.
     :param parameter: what holds the model's name; the state machine has to read it first.
     """
 
     name: str
     arns: tuple[str, ...]
     role: iam.IRole | None
+    statements: tuple[iam.PolicyStatement, ...] = ()
+    containers: int | None = None
     parameter: ModelParameter | None = None
 
 
 class TransformModel(ABC):
-    """The model of a pipeline; made by one of its `from_…` methods."""
+    """The model of a pipeline; made by one of its static methods.
+
+    What is made with the pipeline is a new model after every change of an artifact, an image or a
+    variable: CloudFormation makes it, points the pipeline to it, and removes the old one, so that
+    none pile up.
+
+    Such a model gets an execution role of its own, with no more than it needs. One that is given as
+    `role` is left as it is. It must trust `sagemaker.amazonaws.com`, and
+    `pipeline.grants.score(role)` adds what it needs.
+    """
 
     @staticmethod
     def from_artifact(
-        artifact: str | Path,
+        artifact: str | Path | None,
         image: str | Path | ecr.IRepository,
         *,
+        artifact_key: kms.IKey | None = None,
         image_tag: str | None = None,
         environment: Mapping[str, str] | None = None,
+        hostname: str | None = None,
+        registry: PrivateRegistry | None = None,
         network_isolation: bool = False,
+        vpc: ModelVpc | None = None,
+        role: iam.IRole | None = None,
     ) -> "TransformModel":
-        """A model that is deployed with the pipeline.
+        """A model of one container that is deployed with the pipeline.
 
-        A change of the artifact, the image or the environment is a new model: CloudFormation
-        makes it, points the pipeline to it, and removes the old one.
-
-        :param artifact: a directory, packed at synth, or a ready `.tar.gz`.
+        :param artifact: a directory of model files, packed at synth; a `.tar.gz`; or the `s3://`
+            URI of one that is in S3 already. `None`: the model is in the image.
         :param image: a directory with a Dockerfile, built for linux/amd64 at deployment; or the
-            URI of an image in ECR; or a repository.
+            URI of an image in ECR (or in `registry`); or an ECR repository.
+        :param artifact_key: the KMS key of the artifact's bucket, if one encrypts it.
         :param image_tag: of a repository. Default: `latest`.
         :param environment: of the model's container.
+        :param hostname: names the container in log streams.
+        :param registry: where the image is, when it is not in ECR; needs `vpc`.
         :param network_isolation: the container reaches no network.
-        :raises ValueError: there is no such artifact or image, or no container can have such an
-            environment.
+        :param vpc: what the container is connected to. Default: no VPC of yours.
+        :param role: see the class. Default: a new one.
+        :raises ValueError: there is no such artifact or image, or the service would refuse the
+            model.
         """
-        return _ArtifactModel(
-            artifact=_checked_artifact(Path(artifact)),
-            image=_checked_image(image, image_tag),
-            environment=_checked_environment(environment or {}),
-            network_isolation=network_isolation,
+        container = ModelContainer(
+            artifact=artifact,
+            image=image,
+            artifact_key=artifact_key,
+            image_tag=image_tag,
+            environment=environment or {},
+            hostname=hostname,
+            registry=registry,
         )
+        return _ContainerModel(
+            containers=(container,), network_isolation=network_isolation, vpc=vpc, role=role
+        )
+
+    @staticmethod
+    def pipeline(
+        containers: Sequence[ModelContainer],
+        *,
+        network_isolation: bool = False,
+        vpc: ModelVpc | None = None,
+        role: iam.IRole | None = None,
+    ) -> "TransformModel":
+        """A model of 2 to 15 containers that is deployed with the pipeline.
+
+        Each request passes all of them in this order on one machine, and the reply of one is the
+        request of the next. A custom image must listen where `SAGEMAKER_BIND_TO_PORT` says, and
+        have the label `com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true`.
+
+        :param network_isolation: the containers reach no network.
+        :param vpc: what the containers are connected to. Default: no VPC of yours.
+        :param role: of all containers; see the class. Default: a new one.
+        :raises ValueError: the service would refuse the model.
+        """
+        if not 2 <= len(containers) <= _MAX_CONTAINERS:
+            raise ValueError(
+                f"a pipeline must have 2 to {_MAX_CONTAINERS} containers, got {len(containers)}; "
+                "use TransformModel.from_artifact for one, or put steps together"
+            )
+        check_hostnames(containers)
+        return _ContainerModel(
+            containers=tuple(containers), network_isolation=network_isolation, vpc=vpc, role=role
+        )
+
+    @staticmethod
+    def from_model_package(
+        package_arn: str,
+        *,
+        artifacts: Sequence[str] = (),
+        artifact_key: kms.IKey | None = None,
+        images: Sequence[str | ecr.IRepository] = (),
+        environment: Mapping[str, str] | None = None,
+        hostname: str | None = None,
+        inference_specification: str | None = None,
+        network_isolation: bool = True,
+        vpc: ModelVpc | None = None,
+        role: iam.IRole | None = None,
+    ) -> "TransformModel":
+        """A model of a package in the model registry or from AWS Marketplace.
+
+        What is in a package is not known at synth, so name what its role has to read. A package of
+        Marketplace needs neither `artifacts` nor `images`.
+
+        :param package_arn: of one version, such as
+            `arn:aws:sagemaker:eu-west-1:111122223333:model-package/churn/3`.
+        :param artifacts: the `s3://` URIs of the package's archives.
+        :param artifact_key: the KMS key of their buckets, if one encrypts them.
+        :param images: URIs or repositories of the package's images in ECR.
+        :param environment: added to that of the package.
+        :param hostname: names the container in log streams.
+        :param inference_specification: the name of an additional one of the package. Default: the
+            package's own.
+        :param network_isolation: the container reaches no network; Marketplace demands it.
+        :param vpc: what the container is connected to. Default: no VPC of yours.
+        :param role: see the class. Default: a new one.
+        :raises ValueError: no package can have that ARN, or the service would refuse the model.
+        """
+        if not Token.is_unresolved(package_arn) and not _PACKAGE_ARN.fullmatch(package_arn):
+            raise ValueError(
+                "package_arn must be the ARN of a version of a model package, got "
+                f"{package_arn!r}; see `aws sagemaker list-model-packages`"
+            )
+        for uri in artifacts:
+            check_artifact_uri(uri)
+        for image in images:
+            if isinstance(image, str):
+                check_ecr_uri(image)
+        check_environment(environment or {})
+        check_hostname(hostname)
+        return _PackageModel(
+            package_arn=package_arn,
+            artifacts=tuple(artifacts),
+            artifact_key=artifact_key,
+            images=tuple(images),
+            environment=environment or {},
+            hostname=hostname,
+            inference_specification=inference_specification,
+            network_isolation=network_isolation,
+            vpc=vpc,
+            role=role,
+        )
+
+    @staticmethod
+    def from_cfn_model(model: sagemaker.CfnModel) -> "TransformModel":
+        """A model that is defined elsewhere in the app.
+
+        Its execution role has to read drops and write outputs: `pipeline.grants.score(role)`.
+
+        :raises ValueError: batch transform cannot run it.
+        """
+        try:
+            transform_request.validate_model(_as_the_api_has_it(model))
+        except transform_request.InvalidRequest as error:
+            raise ValueError(
+                f"{model.node.path} must be a model that batch transform can run, got one of which "
+                f"it says: {'; '.join(error.problems)}; give each container one .tar.gz as "
+                "modelDataUrl"
+            ) from error
+        return _CfnModel(model=model)
 
     @staticmethod
     def from_model_name(name: str) -> "TransformModel":
@@ -129,153 +269,111 @@ class TransformModel(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Image:
-    """An image that a role can pull."""
+class _MadeModel(TransformModel):
+    """A model that is deployed with the pipeline."""
 
-    uri: str
-    repository_arn: str
+    network_isolation: bool
+    vpc: ModelVpc | None
+    role: iam.IRole | None
 
-
-def _checked_artifact(artifact: Path) -> Path:
-    if artifact.is_file() and artifact.name.endswith((".tar.gz", ".tgz")):
-        return artifact.resolve()
-    if artifact.is_dir() and any(artifact.iterdir()):
-        return artifact.resolve()
-    got = (
-        f"an empty directory at {artifact}"
-        if artifact.is_dir()
-        else f"another kind of file at {artifact}"
-        if artifact.exists()
-        else f"nothing at {artifact}"
-    )
-    raise ValueError(
-        f"artifact must be a directory of model files or a .tar.gz, got {got}; "
-        "run what trains or exports the model first, or correct the path"
-    )
-
-
-def _checked_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Refuse what CreateModel would, which is only asked when the stack is half deployed."""
-    if len(environment) > _MAX_VARIABLES:
-        raise ValueError(
-            f"environment must have at most {_MAX_VARIABLES} variables, got {len(environment)}; "
-            "put the rest into a file of the artifact"
-        )
-    for name, value in environment.items():
-        if not Token.is_unresolved(name) and not _VARIABLE.fullmatch(name):
-            raise ValueError(
-                "a variable of environment must be named by letters, digits and underscores, no "
-                f"digit first, got {name!r}; rename it"
-            )
-        if not Token.is_unresolved(value) and len(str(value)) > _VARIABLE_LENGTH:
-            raise ValueError(
-                f"a variable of environment must have at most {_VARIABLE_LENGTH} characters, got "
-                f"{len(str(value))} in {name!r}; put it into a file of the artifact"
-            )
-    return dict(environment)
-
-
-def _checked_image(
-    image: str | Path | ecr.IRepository, tag: str | None
-) -> Path | str | tuple[ecr.IRepository, str]:
-    if not isinstance(image, str | Path):
-        return image, tag or "latest"
-    if tag is not None:
-        raise ValueError(
-            f"image_tag must come with a repository, got {tag!r} with {str(image)!r}; "
-            "write the tag into the image's URI"
-        )
-    if isinstance(image, str) and _ECR_URI.fullmatch(image):
-        return image
-    if isinstance(image, str) and Token.is_unresolved(image):
-        raise ValueError(
-            "image must be known at synth when it is a string, got a token; "
-            "pass the ecr.IRepository and image_tag"
-        )
-    directory = Path(image)
-    if not (directory / "Dockerfile").is_file():
-        raise ValueError(
-            f"image must be a directory with a Dockerfile or the URI of an image in ECR, "
-            f"got {str(image)!r}; SageMaker pulls from ECR only, so copy the image there, "
-            "or correct the path"
-        )
-    return directory.resolve()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ArtifactModel(TransformModel):
-    artifact: Path
-    image: Path | str | tuple[ecr.IRepository, str]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    network_isolation: bool = False
+    @abstractmethod
+    def bind_containers(
+        self, scope: Construct
+    ) -> tuple[list[sagemaker.CfnModel.ContainerDefinitionProperty], Needs]:
+        """Define what the containers need in `scope`; return them as CreateModel has them."""
 
     def bind(
         self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings
     ) -> BoundModel:
-        artifact = self._artifact_asset(scope)
-        image = self._image(scope)
-        role = _execution_role(scope)
-        role.add_to_policy(
-            iam.PolicyStatement(
-                actions=["s3:GetObject"],
-                resources=[artifact.bucket.arn_for_objects(artifact.s3_object_key)],
-            )
+        containers, needs = self.bind_containers(scope)
+        statements = needs.statements()
+        vpc_config = None
+        if self.vpc is not None:
+            vpc_config, network = bind_vpc(scope, self.vpc)
+            statements += network
+        role = self.role or _own_role(
+            scope,
+            [*statements, *scoring_statements(scope, buckets=buckets, settings=settings)],
         )
-        for statement in (
-            *_pull_statements(image),
-            *scoring_statements(scope, buckets=buckets, settings=settings),
-        ):
-            role.add_to_policy(statement)
         model = sagemaker.CfnModel(
             scope,
             "Model",
             enable_network_isolation=self.network_isolation or None,
             execution_role_arn=role.role_arn,
-            primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
-                environment=dict(self.environment) or None,
-                image=image.uri,
-                model_data_url=artifact.s3_object_url,
-            ),
+            primary_container=containers[0] if len(containers) == 1 else None,
+            containers=containers if len(containers) > 1 else None,
+            vpc_config=vpc_config,
         )
         # SageMaker reads the artifact with the role when it creates the model.
         model.node.add_dependency(role)
-        return BoundModel(name=model.attr_model_name, arns=(model.ref,), role=role)
-
-    def _artifact_asset(self, scope: Construct) -> s3_assets.Asset:
-        if self.artifact.is_file():
-            return s3_assets.Asset(scope, "Artifact", path=str(self.artifact))
-        with tempfile.TemporaryDirectory() as directory:
-            archive = Path(directory) / "model.tar.gz"
-            pack(self.artifact, archive)
-            return s3_assets.Asset(
-                scope, "Artifact", path=str(archive), asset_hash=content_hash(self.artifact)
-            )
-
-    def _image(self, scope: Construct) -> _Image:
-        if isinstance(self.image, Path):
-            asset = ecr_assets.DockerImageAsset(
-                scope,
-                "Image",
-                directory=str(self.image),
-                exclude=["**/__pycache__", "**/*.pyc"],
-                platform=ecr_assets.Platform.LINUX_AMD64,
-            )
-            return _Image(uri=asset.image_uri, repository_arn=asset.repository.repository_arn)
-        if isinstance(self.image, str):
-            uri = _ECR_URI.fullmatch(self.image)
-            assert uri is not None  # from_artifact looked
-            arn = Stack.of(scope).format_arn(
-                account=uri["account"],
-                region=uri["region"],
-                resource="repository",
-                resource_name=uri["repository"],
-                service="ecr",
-            )
-            return _Image(uri=self.image, repository_arn=arn)
-        repository, tag = self.image
-        return _Image(
-            uri=repository.repository_uri_for_tag(tag), repository_arn=repository.repository_arn
+        return BoundModel(
+            name=model.attr_model_name,
+            arns=(model.ref,),
+            role=role,
+            statements=tuple(statements),
+            containers=len(containers),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ContainerModel(_MadeModel):
+    containers: tuple[ModelContainer, ...]
+
+    def __post_init__(self) -> None:
+        if self.vpc is None and any(container.registry for container in self.containers):
+            raise ValueError(
+                "a model must have a vpc when an image is in a private registry, got none; "
+                "pass vpc=ModelVpc(vpc=...), from where the registry is reached"
+            )
+
+    def bind_containers(
+        self, scope: Construct
+    ) -> tuple[list[sagemaker.CfnModel.ContainerDefinitionProperty], Needs]:
+        if len(self.containers) == 1:
+            definition, needs = bind_container(scope, self.containers[0])
+            return [definition], needs
+        bound = [
+            bind_container(Construct(scope, f"Container{number}"), container)
+            for number, container in enumerate(self.containers, start=1)
+        ]
+        return [definition for definition, _ in bound], sum((needs for _, needs in bound), Needs())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PackageModel(_MadeModel):
+    package_arn: str
+    artifacts: tuple[str, ...]
+    artifact_key: kms.IKey | None
+    images: tuple[str | ecr.IRepository, ...]
+    environment: Mapping[str, str]
+    hostname: str | None
+    inference_specification: str | None
+
+    def bind_containers(
+        self, scope: Construct
+    ) -> tuple[list[sagemaker.CfnModel.ContainerDefinitionProperty], Needs]:
+        definition = sagemaker.CfnModel.ContainerDefinitionProperty(
+            container_hostname=self.hostname,
+            environment=dict(self.environment) or None,
+            inference_specification_name=self.inference_specification,
+            model_package_name=self.package_arn,
+        )
+        needs = Needs(
+            objects=tuple(artifact_arn(scope, uri) for uri in self.artifacts),
+            keys=() if self.artifact_key is None else (self.artifact_key,),
+            repositories=tuple(repository_arn(scope, image) for image in self.images),
+        )
+        return [definition], needs
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CfnModel(TransformModel):
+    model: sagemaker.CfnModel
+
+    def bind(
+        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings
+    ) -> BoundModel:
+        return BoundModel(name=self.model.attr_model_name, arns=(self.model.ref,), role=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,39 +442,30 @@ def _checked_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
     return tuple(patterns)
 
 
-def _execution_role(scope: Construct) -> iam.Role:
-    stack = Stack.of(scope)
-    # A model is checked when it is made and used by jobs; nothing else may act as this role.
-    callers = [
-        stack.format_arn(service="sagemaker", resource=resource, resource_name="*")
-        for resource in ("model", "transform-job")
-    ]
-    return iam.Role(
-        scope,
-        "Role",
-        assumed_by=iam.ServicePrincipal(
-            "sagemaker.amazonaws.com",
-            conditions={
-                "StringEquals": {"aws:SourceAccount": stack.account},
-                "ArnLike": {"aws:SourceArn": callers},
-            },
-        ),
-        description="What the model's container may do in a transform job",
-    )
+def _as_the_api_has_it(model: sagemaker.CfnModel) -> dict[str, Any]:
+    """Return what of a model's definition decides whether batch transform can run it."""
+    members = {
+        "PrimaryContainer": model.primary_container,
+        "Containers": model.containers,
+        "InferenceExecutionConfig": model.inference_execution_config,
+    }
+    resolved = Stack.of(model).resolve(members)
+    return {name: _in_pascal_case(value) for name, value in resolved.items()}
 
 
-def _pull_statements(image: _Image) -> list[iam.PolicyStatement]:
-    return [
-        iam.PolicyStatement(actions=["ecr:GetAuthorizationToken"], resources=["*"]),
-        iam.PolicyStatement(
-            actions=[
-                "ecr:BatchCheckLayerAvailability",
-                "ecr:BatchGetImage",
-                "ecr:GetDownloadUrlForLayer",
-            ],
-            resources=[image.repository_arn],
-        ),
-    ]
+def _in_pascal_case(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name[:1].upper() + name[1:]: _in_pascal_case(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_in_pascal_case(part) for part in value]
+    return value
+
+
+def _own_role(scope: Construct, statements: Sequence[iam.PolicyStatement]) -> iam.Role:
+    role = execution_role(scope)
+    for statement in statements:
+        role.add_to_policy(statement)
+    return role
 
 
 def scoring_statements(

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_cdk import App, Aws, Stack
+from aws_cdk import App, Aws, CfnParameter, Stack
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_ssm as ssm
 
-from batch_transform import BatchTransform, TransformModel
+from batch_transform import BatchTransform, PrivateRegistry, TransformModel
 from batch_transform.archive import content_hash, pack
 
 IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/churn@sha256:abc"
@@ -195,6 +195,33 @@ def test_an_existing_model_may_be_named_in_any_case(
             id="another registry",
         ),
         pytest.param(
+            lambda folder: TransformModel.from_artifact("s3://models/churn/", IMAGE),
+            "refuses to run models with one in batch transform",
+            id="unpacked files in S3",
+        ),
+        pytest.param(
+            lambda folder: TransformModel.from_artifact(folder, f"{IMAGE}{'0' * 255}"),
+            "at most 255 characters, got 321",
+            id="an image with too long a name",
+        ),
+        pytest.param(
+            lambda folder: TransformModel.from_artifact(folder, IMAGE, hostname="a_b"),
+            "got 'a_b'; rename it",
+            id="no hostname",
+        ),
+        pytest.param(
+            lambda folder: TransformModel.from_artifact(
+                None, "registry.example.com/churn:1", registry=PrivateRegistry()
+            ),
+            r"pass vpc=ModelVpc\(vpc=\.\.\.\)",
+            id="a private registry without a way to it",
+        ),
+        pytest.param(
+            lambda folder: TransformModel.from_artifact(folder, folder, registry=PrivateRegistry()),
+            "push the image to the registry, or leave registry out",
+            id="a directory in a private registry",
+        ),
+        pytest.param(
             lambda folder: TransformModel.from_artifact(folder, folder),
             "must be a directory with a Dockerfile",
             id="no Dockerfile",
@@ -219,9 +246,7 @@ def test_fails_when_the_artifact_is_an_empty_directory(tmp_path: Path) -> None:
 
 
 def test_fails_when_the_image_is_a_string_that_only_deployment_knows(directory: Path) -> None:
-    uri = ecr.Repository.from_repository_name(
-        Stack(App(), "Scoring"), "Images", "churn"
-    ).repository_uri
+    uri = CfnParameter(Stack(App(), "Scoring"), "Image").value_as_string
 
     with pytest.raises(ValueError, match=r"pass the ecr\.IRepository"):
         TransformModel.from_artifact(directory, uri)
@@ -237,6 +262,9 @@ def test_fails_when_the_image_is_a_string_that_only_deployment_knows(directory: 
         ),
         pytest.param(
             {f"A{i}": "" for i in range(101)}, "at most 100 variables, got 101", id="too many"
+        ),
+        pytest.param(
+            {f"A{i}": "x" * 1000 for i in range(33)}, "at most 32768 bytes in all", id="too large"
         ),
     ],
 )

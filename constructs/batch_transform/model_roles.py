@@ -1,0 +1,159 @@
+"""The execution role of a model: it runs the containers, and reads and writes for the jobs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aws_cdk import Annotations, Stack
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sagemaker as sagemaker
+from constructs import Construct
+
+S3_ENDPOINT_WARNING = "batch-transform:model.s3Endpoint"
+
+_MAX_SUBNETS = 16
+_MAX_SECURITY_GROUPS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelVpc:
+    """The VPC that the containers of a model are connected to.
+
+    Every instance of a job takes two or more addresses of a subnet. S3 has to be reachable from
+    there: by a gateway endpoint, or through NAT.
+
+    :param subnets: Default: the private ones.
+    :param security_groups: Default: a new one, which lets HTTPS out and nothing in.
+    :raises ValueError: more of them than a model can have.
+    """
+
+    vpc: ec2.IVpc
+    subnets: ec2.SubnetSelection | None = None
+    security_groups: Sequence[ec2.ISecurityGroup] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.security_groups) > _MAX_SECURITY_GROUPS:
+            raise ValueError(
+                f"a model must have at most {_MAX_SECURITY_GROUPS} security groups, got "
+                f"{len(self.security_groups)}; put their rules together"
+            )
+
+
+def execution_role(scope: Construct) -> iam.Role:
+    """Define the role; only models and transform jobs of this account may act as it."""
+    stack = Stack.of(scope)
+    # A model is checked when it is made and used by jobs; nothing else may act as this role.
+    callers = [
+        stack.format_arn(service="sagemaker", resource=resource, resource_name="*")
+        for resource in ("model", "transform-job")
+    ]
+    return iam.Role(
+        scope,
+        "Role",
+        assumed_by=iam.ServicePrincipal(
+            "sagemaker.amazonaws.com",
+            conditions={
+                "StringEquals": {"aws:SourceAccount": stack.account},
+                "ArnLike": {"aws:SourceArn": callers},
+            },
+        ),
+        description="What the model's container may do in a transform job",
+    )
+
+
+def bind_vpc(
+    scope: Construct, model_vpc: ModelVpc
+) -> tuple[sagemaker.CfnModel.VpcConfigProperty, list[iam.PolicyStatement]]:
+    """Return the VPC as CreateModel has it, and what the role needs to connect to it.
+
+    :raises ValueError: it has no such subnets, or too many.
+    """
+    vpc = model_vpc.vpc
+    subnets = _select(vpc, model_vpc.subnets)
+    ids = list(subnets.subnet_ids)
+    if not 1 <= len(ids) <= _MAX_SUBNETS:
+        raise ValueError(
+            f"a model must have 1 to {_MAX_SUBNETS} subnets, got {len(ids)}; "
+            "select others with ec2.SubnetSelection"
+        )
+    _warn_without_s3(scope, vpc, subnets)
+    groups = list(model_vpc.security_groups) or [_security_group(scope, vpc)]
+    group_ids = [group.security_group_id for group in groups]
+    config = sagemaker.CfnModel.VpcConfigProperty(security_group_ids=group_ids, subnets=ids)
+    return config, _network_statements(scope, ids, group_ids)
+
+
+def _select(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> ec2.SelectedSubnets:
+    if selection is None:
+        return vpc.select_subnets()
+    return vpc.select_subnets(
+        availability_zones=selection.availability_zones,
+        one_per_az=selection.one_per_az,
+        subnet_filters=selection.subnet_filters,
+        subnet_group_name=selection.subnet_group_name,
+        subnets=selection.subnets,
+        subnet_type=selection.subnet_type,
+    )
+
+
+def _security_group(scope: Construct, vpc: ec2.IVpc) -> ec2.SecurityGroup:
+    group = ec2.SecurityGroup(
+        scope,
+        "SecurityGroup",
+        vpc=vpc,
+        allow_all_outbound=False,
+        description="A model in transform jobs: HTTPS to AWS and nothing in",
+    )
+    group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS by HTTPS")
+    return group
+
+
+def _warn_without_s3(scope: Construct, vpc: ec2.IVpc, subnets: ec2.SelectedSubnets) -> None:
+    isolated = {subnet.subnet_id for subnet in vpc.isolated_subnets}
+    endpoints = any(isinstance(part, ec2.CfnVPCEndpoint) for part in vpc.node.find_all())
+    if not isolated.isdisjoint(subnets.subnet_ids) and not endpoints:
+        Annotations.of(scope).add_warning_v2(
+            S3_ENDPOINT_WARNING,
+            "the subnets of a model must reach S3, got isolated ones of a VPC without an endpoint "
+            "that CDK can see; add a gateway endpoint for S3 before the pipeline, or acknowledge "
+            "this when there is one",
+        )
+
+
+def _network_statements(
+    scope: Construct, subnet_ids: Sequence[str], group_ids: Sequence[str]
+) -> list[iam.PolicyStatement]:
+    stack = Stack.of(scope)
+
+    def arns(resource: str, names: Sequence[str], account: str | None = None) -> list[str]:
+        return [
+            stack.format_arn(service="ec2", resource=resource, resource_name=name, account=account)
+            for name in names
+        ]
+
+    # Subnets may be shared by another account, which their ARNs have.
+    subnets = arns("subnet", subnet_ids, "*")
+    interfaces = arns("network-interface", ["*"])
+    return [
+        iam.PolicyStatement(
+            actions=["ec2:CreateNetworkInterface"],
+            resources=[*subnets, *arns("security-group", group_ids, "*"), *interfaces],
+        ),
+        iam.PolicyStatement(
+            actions=["ec2:CreateNetworkInterfacePermission", "ec2:DeleteNetworkInterface"],
+            conditions={"ArnLike": {"ec2:Subnet": subnets}},
+            resources=interfaces,
+        ),
+        iam.PolicyStatement(
+            # EC2 takes no resource for these, and not always one for the deletion.
+            actions=[
+                "ec2:DeleteNetworkInterfacePermission",
+                "ec2:DescribeDhcpOptions",
+                "ec2:DescribeNetworkInterfaces",
+                "ec2:DescribeSecurityGroups",
+                "ec2:DescribeSubnets",
+                "ec2:DescribeVpcs",
+            ],
+            resources=["*"],
+        ),
+    ]
