@@ -25,6 +25,7 @@ def apply() -> None:
     a_runtime_error_ends_the_execution()
     ecr_tells_that_an_image_is_missing()
     log_events_are_filtered_by_the_prefix_of_their_stream()
+    alarms_on_metric_math_deploy()
 
 
 def lambda_errors_have_the_name_of_their_class() -> None:
@@ -303,6 +304,24 @@ def log_events_are_filtered_by_the_prefix_of_their_stream() -> None:
         return find({**data, "logStreamNames": names})
 
     cloudwatch_logs._filter_log_events = find_in_streams_of_the_prefix
+
+
+def alarms_on_metric_math_deploy() -> None:
+    """CloudFormation here refuses an alarm that computes with metrics, and with it the whole stack.
+
+    Such an alarm stands, on a metric without data: what it computes is not computed here.
+    """
+    from ministack.services.cloudformation import provisioners
+
+    record = provisioners._cw_metric_alarm_record
+
+    def record_without_the_computation(name: str, props: dict[str, Any]) -> Any:
+        if not props.get("Metrics"):
+            return record(name, props)
+        alone = {member: value for member, value in props.items() if member != "Metrics"}
+        return record(name, {**alone, "Namespace": "LocalCloud", "MetricName": "MetricMath"})
+
+    provisioners._cw_metric_alarm_record = record_without_the_computation
 
 
 def _replaced(text: str, old: str, new: str) -> str:

@@ -245,3 +245,27 @@ def test_log_events_of_an_unknown_stream_prefix_are_none(cloud: LocalCloud) -> N
     )
     found = logs.filter_log_events(logGroupName="one-stream", logStreamNamePrefix="b")
     assert found["events"] == []
+
+
+def test_an_alarm_on_metric_math_deploys(cloud: LocalCloud) -> None:
+    metric = {"Namespace": "Letters", "MetricName": "Lost"}
+    lost = {"Metric": metric, "Period": 60, "Stat": "Sum"}
+    alarm = {
+        "Metrics": [
+            {"Id": "lost", "MetricStat": lost, "ReturnData": False},
+            {"Id": "all", "Expression": "2 * lost"},
+        ],
+        "ComparisonOperator": "GreaterThanThreshold",
+        "Threshold": 0,
+        "EvaluationPeriods": 1,
+    }
+    resources = {"Alarm": {"Type": "AWS::CloudWatch::Alarm", "Properties": alarm}}
+    cloudformation = cloud.client("cloudformation")
+    cloudformation.create_stack(
+        StackName="metric-math", TemplateBody=json.dumps({"Resources": resources})
+    )
+    cloudformation.get_waiter("stack_create_complete").wait(
+        StackName="metric-math", WaiterConfig={"Delay": 1, "MaxAttempts": 30}
+    )
+    (found,) = cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    assert found["AlarmName"].startswith("metric-math")
