@@ -21,6 +21,7 @@ from batch_transform.settings import (
     SplitType,
     TransformSettings,
 )
+from batch_transform.steps import InstanceCount, TransformStep
 
 __all__ = [
     "AssembleWith",
@@ -33,6 +34,7 @@ __all__ = [
     "DataCapture",
     "DataProcessing",
     "Experiment",
+    "InstanceCount",
     "JoinSource",
     "ModelClientConfig",
     "ModelContainer",
@@ -43,4 +45,5 @@ __all__ = [
     "SplitType",
     "TransformModel",
     "TransformSettings",
+    "TransformStep",
 ]

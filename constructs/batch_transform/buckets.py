@@ -31,7 +31,7 @@ class TransformBuckets(Construct):
         output_bucket: s3.IBucket | None,
         input_prefix: str,
         encryption_key: kms.IKey | None,
-        jobs_key: kms.IKey | None,
+        jobs_keys: Sequence[kms.IKey],
         removal_policy: RemovalPolicy,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -39,7 +39,7 @@ class TransformBuckets(Construct):
         if input_bucket is not None and output_bucket is not None:
             _check_overlap(input_bucket, output_bucket, input_prefix)
         self.input_prefix = input_prefix
-        self._jobs_key = jobs_key
+        self._jobs_keys = jobs_keys
         if input_bucket is not None and isinstance(input_bucket.node.scope, TransformBuckets):
             _tell_eventbridge(input_bucket)  # another pipeline's: this one scores its predictions
         elif input_bucket is not None:
@@ -55,7 +55,7 @@ class TransformBuckets(Construct):
     @property
     def output_keys(self) -> list[kms.IKey]:
         """The KMS keys of predictions, reports and the files of runs, each once."""
-        return _once(self.output.encryption_key, self._jobs_key)
+        return _once(self.output.encryption_key, *self._jobs_keys)
 
     def inputs_arn(self) -> str:
         """Every object that can be a drop."""

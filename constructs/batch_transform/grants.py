@@ -164,18 +164,30 @@ class BatchTransformGrants:
             ),
         )
 
-    def score(self, role: iam.IGrantable) -> None:
-        """Let the role of a model read the drops and write the outputs.
+    def score(self, role: iam.IGrantable, *, step: str | None = None) -> None:
+        """Let the role of a model read what its step reads and write what it writes.
 
         For models that exist already, and for one made with a `role` of yours, which is also let
         read its artifacts and pull its images.
+
+        :param step: the name of the step whose model has this role. Default: all steps.
+        :raises ValueError: there is no such step.
         """
         pipeline = self._pipeline
-        self._allow(
-            role,
-            *pipeline.model.statements,
-            *scoring_statements(pipeline, buckets=pipeline.buckets, settings=pipeline.settings),
-        )
+        names = [each.name for each in pipeline.steps]
+        if step is not None and step not in names:
+            raise ValueError(
+                f"step must be one of {', '.join(names)}, got {step!r}; correct it, or leave it out"
+            )
+        for each in pipeline.steps:
+            if step in (None, each.name):
+                self._allow(
+                    role,
+                    *each.model.statements,
+                    *scoring_statements(
+                        pipeline, buckets=pipeline.buckets, settings=each.settings, step=each.number
+                    ),
+                )
 
     def _allow(self, grantee: iam.IGrantable, *statements: iam.PolicyStatement) -> None:
         principal = grantee.grant_principal

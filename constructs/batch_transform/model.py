@@ -263,9 +263,12 @@ class TransformModel(ABC):
 
     @abstractmethod
     def bind(
-        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings
+        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
     ) -> BoundModel:
-        """Define in `scope` what the model needs; called by the pipeline, once."""
+        """Define in `scope` what the model needs; called by the pipeline, once for each step.
+
+        :param step: the step's number; the first reads drops, each other one what is before it.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +286,7 @@ class _MadeModel(TransformModel):
         """Define what the containers need in `scope`; return them as CreateModel has them."""
 
     def bind(
-        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings
+        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
     ) -> BoundModel:
         containers, needs = self.bind_containers(scope)
         statements = needs.statements()
@@ -293,7 +296,10 @@ class _MadeModel(TransformModel):
             statements += network
         role = self.role or _own_role(
             scope,
-            [*statements, *scoring_statements(scope, buckets=buckets, settings=settings)],
+            [
+                *statements,
+                *scoring_statements(scope, buckets=buckets, settings=settings, step=step),
+            ],
         )
         model = sagemaker.CfnModel(
             scope,
@@ -371,7 +377,7 @@ class _CfnModel(TransformModel):
     model: sagemaker.CfnModel
 
     def bind(
-        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings
+        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
     ) -> BoundModel:
         return BoundModel(name=self.model.attr_model_name, arns=(self.model.ref,), role=None)
 
@@ -381,7 +387,7 @@ class _NamedModel(TransformModel):
     name: str
 
     def bind(
-        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings
+        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
     ) -> BoundModel:
         return BoundModel(name=self.name, arns=_model_arns(scope, self.name), role=None)
 
@@ -392,7 +398,7 @@ class _ParameterModel(TransformModel):
     allowed_models: tuple[str, ...]
 
     def bind(
-        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings
+        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
     ) -> BoundModel:
         parameter = model_parameter(scope, self.parameter)
         return BoundModel(
@@ -469,11 +475,15 @@ def _own_role(scope: Construct, statements: Sequence[iam.PolicyStatement]) -> ia
 
 
 def scoring_statements(
-    scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings
+    scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
 ) -> list[iam.PolicyStatement]:
-    """Return what the role of a model needs in order to score a pipeline's drops."""
+    """Return what the role of a model needs in order to run a pipeline's step of that number."""
     output = buckets.output
-    written = [output.arn_for_objects(f"{RUNS}*")]
+    read = (
+        buckets.inputs_arn() if step == 1 else output.arn_for_objects(f"{RUNS}*/step-{step - 1}/*")
+    )
+    listed = [buckets.input.bucket_arn, output.bucket_arn] if step == 1 else [output.bucket_arn]
+    written = [output.arn_for_objects(f"{RUNS}*/step-{step}/*")]
     if settings.data_capture is not None:
         capture = settings.data_capture
         written.append(capture.bucket.arn_for_objects(f"{capture.prefix}*"))
@@ -486,18 +496,17 @@ def scoring_statements(
     statements = [
         iam.PolicyStatement(
             actions=["s3:GetObject"],
-            resources=[
-                buckets.inputs_arn(),
-                output.arn_for_objects(f"{RUNS}*/manifest.json"),
-            ],
+            resources=[read, output.arn_for_objects(f"{RUNS}*/manifest-{step}.json")],
         ),
         iam.PolicyStatement(
             # Needed already when the job is created: the service looks whether the objects exist.
             actions=["s3:ListBucket"],
-            resources=[buckets.input.bucket_arn, output.bucket_arn],
+            resources=listed,
         ),
         iam.PolicyStatement(actions=["s3:AbortMultipartUpload", "s3:PutObject"], resources=written),
-        *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey"),
+        *buckets.key_use(
+            "kms:Decrypt", "kms:GenerateDataKey", keys=None if step == 1 else buckets.output_keys
+        ),
         iam.PolicyStatement(
             actions=[
                 "logs:CreateLogGroup",

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 
 from aws_cdk import Duration, RemovalPolicy, Stack, Token
 from aws_cdk import aws_events as events
@@ -26,26 +27,32 @@ from batch_transform.metrics import BatchTransformMetrics
 from batch_transform.model import TransformModel
 from batch_transform.monitoring import Alarms, Monitoring, draw
 from batch_transform.policy import BatchPolicy
-from batch_transform.request import check_settings, job_request
+from batch_transform.request import check_settings
 from batch_transform.run import Run
 from batch_transform.settings import TransformSettings
 from batch_transform.settle import Settle
 from batch_transform.sharing import check_sharing
-from batch_transform.state_machine import JOB_NAME, MANIFEST_URI, OUTPUT_URI
+from batch_transform.steps import (
+    BoundStep,
+    InstanceCount,
+    TransformStep,
+    check_chain,
+    check_job_timeout,
+)
 from batch_transform.wake import WakeUps
 
-# Beside it, a transform job's name has the run's time, six digits and the attempt: 63 in all.
+# Beside it, a transform job's name has the run's time, six digits, step and attempt: 63 in all.
 _PIPELINE_ID_LENGTH = 28
 _PIPELINE_ID = re.compile(r"[a-z0-9](-*[a-z0-9])*")
 _HASH_LENGTH = 8
-_LONGEST_EXECUTION = Duration.days(365)
 
 
 class BatchTransform(Construct):
-    """Scores every object dropped under a prefix with one SageMaker model.
+    """Scores every object dropped under a prefix with a SageMaker model, or with several in turn.
 
     Drops that arrive together become one run: one execution of the state machine, which runs one
-    transform job. The predictions of `input/a.csv` appear at `predictions/input/a.csv.out`.
+    transform job for each step. The predictions of `input/a.csv` appear at
+    `predictions/input/a.csv.out`.
 
         pipeline = BatchTransform(
             self,
@@ -56,10 +63,13 @@ class BatchTransform(Construct):
         )
         pipeline.grants.drop(uploader)
 
-    :param model: what scores.
-    :param instance_type: of the transform jobs, such as `ml.m5.large`.
-    :param instance_count: machines per job; one object is scored by one machine.
+    :param model: what scores. Default: `steps` say.
+    :param instance_type: of the transform jobs, such as `ml.m5.large`. Of several, the next one is
+        taken when SageMaker has no capacity for one. Default: `steps` say.
+    :param instance_count: machines per job; one object is scored by one machine. Default: 1.
     :param settings: how records are cut, filtered, joined and assembled. Default: JSON Lines.
+    :param steps: models that follow each other, each as a transform job of its own, in place of
+        the four parameters above. Each step reads what the one before it has written.
     :param index: makes predictions findable by record id through an HTTP API. Default: none.
     :param batch: when waiting drops become a run. Default: `BatchPolicy()`.
     :param input_bucket: where drops arrive. One of yours must send its events to EventBridge:
@@ -74,7 +84,8 @@ class BatchTransform(Construct):
     :param input_suffix: only objects that end with it are drops.
     :param max_concurrent_runs: transform jobs in flight; mind the account's quota.
     :param max_attempts: runs that may try a drop before it ends as failed.
-    :param job_timeout: a job that takes longer is stopped.
+    :param job_timeout: a job that takes longer is stopped, unless its step says otherwise.
+        Default: 1 day.
     :param encryption_key: encrypts own buckets and the tables. A bucket of yours keeps its own.
         Default: keys of S3 and DynamoDB.
     :param monitoring: alarms, and a row of the stack's dashboard. Default: `Monitoring()`.
@@ -91,10 +102,11 @@ class BatchTransform(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        model: TransformModel,
-        instance_type: str,
-        instance_count: int = 1,
+        model: TransformModel | None = None,
+        instance_type: str | Sequence[str] | None = None,
+        instance_count: int | InstanceCount | None = None,
         settings: TransformSettings | None = None,
+        steps: Sequence[TransformStep] | None = None,
         index: PredictionIndex | None = None,
         batch: BatchPolicy | None = None,
         input_bucket: s3.IBucket | None = None,
@@ -111,17 +123,18 @@ class BatchTransform(Construct):
         pipeline_id: str | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
-        settings = settings or TransformSettings.json_lines()
+        chain = _checked_steps(model, instance_type, instance_count, settings, steps)
+        check_chain(self, chain)
+        settings = chain[-1].settings
         batch = batch or BatchPolicy()
         monitoring = monitoring or Monitoring()
         longest_wait_s = monitoring.longest_wait_s(batch.max_wait)
-        job_timeout = job_timeout or Duration.days(1)
         _check_counts(max_concurrent_runs=max_concurrent_runs, max_attempts=max_attempts)
-        _check_job_timeout(job_timeout)
+        job_timeout = job_timeout or Duration.days(1)
+        check_job_timeout(job_timeout)
         if index is not None:
             index.record_format(settings)
         self.pipeline_id = _checked_id(pipeline_id) if pipeline_id else _derived_id(self)
-        self.settings = settings
         self.encryption_key = encryption_key
         self.buckets = TransformBuckets(
             self,
@@ -130,19 +143,13 @@ class BatchTransform(Construct):
             output_bucket=output_bucket,
             input_prefix=input_prefix,
             encryption_key=encryption_key,
-            jobs_key=settings.output_key,
+            jobs_keys=[step.settings.output_key for step in chain if step.settings.output_key],
             removal_policy=removal_policy,
         )
         check_sharing(
             self, pipeline_id=self.pipeline_id, buckets=self.buckets, input_suffix=input_suffix
         )
-        self.model = model.bind(Construct(self, "Model"), buckets=self.buckets, settings=settings)
-        check_settings(
-            settings,
-            model_name=self.model.name,
-            instance_type=instance_type,
-            instance_count=instance_count,
-        )
+        self.steps = self._bind(chain, job_timeout)
         functions = TransformFunctions(
             self, pipeline_id=self.pipeline_id, log_retention=log_retention
         )
@@ -168,6 +175,7 @@ class BatchTransform(Construct):
             buckets=self.buckets,
             ledger=self.ledger,
             wake_ups=self.wake_ups,
+            steps=[step.name for step in self.steps],
             max_attempts=max_attempts,
             indexed=index is not None,
             functions=functions,
@@ -198,21 +206,9 @@ class BatchTransform(Construct):
             self,
             "Run",
             pipeline_id=self.pipeline_id,
-            request=job_request(
-                settings,
-                model_name=self.model.name,
-                instance_type=instance_type,
-                instance_count=instance_count,
-                job_name=JOB_NAME,
-                manifest_uri=MANIFEST_URI,
-                output_uri=OUTPUT_URI,
-            ),
-            settings=settings,
-            model=self.model,
-            instance_type=instance_type,
+            steps=self.steps,
             settle=self.settle.function,
             index=self.index.function if self.index else None,
-            job_timeout=job_timeout,
             log_retention=log_retention,
         )
         self.dispatch = Dispatch(
@@ -323,6 +319,36 @@ class BatchTransform(Construct):
             description=description,
         )
 
+    def _bind(self, chain: Sequence[TransformStep], job_timeout: Duration) -> tuple[BoundStep, ...]:
+        bound = []
+        for number, step in enumerate(chain, start=1):
+            model = step.model.bind(
+                Construct(self, "Model" if len(chain) == 1 else f"Model-{step.name}"),
+                buckets=self.buckets,
+                settings=step.settings,
+                step=number,
+            )
+            count = step.instance_count
+            for instance_type in step.instance_types:
+                check_settings(
+                    step.settings,
+                    model_name=model.name,
+                    instance_type=instance_type,
+                    instance_count=count if isinstance(count, int) else count.maximum,
+                )
+            bound.append(
+                BoundStep(
+                    number=number,
+                    name=step.name,
+                    model=model,
+                    instance_types=step.instance_types,
+                    instance_count=count,
+                    settings=step.settings,
+                    job_timeout=step.job_timeout or job_timeout,
+                )
+            )
+        return tuple(bound)
+
     def _facts(self) -> dict[str, str]:
         facts = {
             "input-bucket": self.input_bucket.bucket_name,
@@ -345,12 +371,41 @@ def _check_counts(**counts: int) -> None:
             )
 
 
-def _check_job_timeout(job_timeout: Duration) -> None:
-    if not 60 <= job_timeout.to_seconds() <= _LONGEST_EXECUTION.to_seconds():
+def _checked_steps(
+    model: TransformModel | None,
+    instance_type: str | Sequence[str] | None,
+    instance_count: int | InstanceCount | None,
+    settings: TransformSettings | None,
+    steps: Sequence[TransformStep] | None,
+) -> Sequence[TransformStep]:
+    """Return the steps, of which the short form makes one."""
+    given = {
+        "model": model,
+        "instance_type": instance_type,
+        "instance_count": instance_count,
+        "settings": settings,
+    }
+    names = [name for name, value in given.items() if value is not None]
+    if steps is not None and names:
         raise ValueError(
-            f"job_timeout must be 1 minute to 1 year, got {job_timeout.to_human_string()}; "
-            "a transform job takes minutes only to start"
+            f"steps must be given without model, instance_type, instance_count and settings, got "
+            f"them with {', '.join(names)}; move those into the steps"
         )
+    if steps is not None:
+        return steps
+    if model is None or instance_type is None:
+        raise ValueError(
+            "a pipeline must have model and instance_type, or steps, got "
+            f"{' and '.join(names) or 'none of them'}; give what is missing"
+        )
+    step = TransformStep(
+        name="predict",
+        model=model,
+        instance_type=instance_type,
+        instance_count=1 if instance_count is None else instance_count,
+        settings=settings or TransformSettings.json_lines(),
+    )
+    return [step]
 
 
 def _checked_id(pipeline_id: str) -> str:

@@ -14,14 +14,14 @@ def job_request(
     *,
     model_name: str,
     instance_type: str,
-    instance_count: int,
+    instance_count: int | str,
     job_name: str,
     manifest_uri: str,
     output_uri: str,
 ) -> dict[str, Any]:
     """Return a CreateTransformJob request for the objects of a manifest.
 
-    The last three may be JSONata, which is how the state machine has them.
+    All but the first two may be JSONata, which is how the state machine has them.
     """
     request = settings.to_request()
     request["TransformJobName"] = job_name

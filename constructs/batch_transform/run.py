@@ -1,28 +1,36 @@
 """The state machine of a run as a resource: definition, role, logs, tracing."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from aws_cdk import Duration, Stack
+from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from batch_transform.functions import TransformFunction, vended_log_group
-from batch_transform.model import BoundModel, volume_key_statements
+from batch_transform.model import volume_key_statements
 from batch_transform.model_parameter import read_statements
-from batch_transform.settings import TransformSettings
+from batch_transform.request import job_request
 from batch_transform.settle import transform_jobs_arn
-from batch_transform.state_machine import EVENT_SOURCE, run_definition
+from batch_transform.state_machine import (
+    EVENT_SOURCE,
+    MANIFEST_URI,
+    OUTPUT_URI,
+    StepTask,
+    instance_type_of,
+    job_name,
+    run_definition,
+)
+from batch_transform.steps import BoundStep
 
 # The managed rule by which Step Functions learns that a transform job ended.
 _JOB_EVENTS_RULE = "StepFunctionsGetEventsForSageMakerTransformJobsRule"
 
 
 class Run(Construct):
-    """One execution is one run: one batch through one transform job, settled and announced."""
+    """One execution is one run: one batch through each step, settled and announced."""
 
     def __init__(
         self,
@@ -30,13 +38,9 @@ class Run(Construct):
         construct_id: str,
         *,
         pipeline_id: str,
-        request: Mapping[str, Any],
-        settings: TransformSettings,
-        model: BoundModel,
-        instance_type: str,
+        steps: Sequence[BoundStep],
         settle: TransformFunction,
         index: TransformFunction | None,
-        job_timeout: Duration,
         log_retention: logs.RetentionDays,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -53,9 +57,9 @@ class Run(Construct):
             description=f"What a run of the batch transform pipeline {pipeline_id} may do",
         )
         functions = [settle] if index is None else [settle, index]
-        parameters = [model.parameter] if model.parameter else []
+        parameters = [step.model.parameter for step in steps if step.model.parameter]
         for statement in (
-            *self._job_statements(pipeline_id, model, instance_type, settings),
+            *self._job_statements(pipeline_id, steps),
             iam.PolicyStatement(
                 actions=["lambda:InvokeFunction"],
                 resources=[function.function_arn for function in functions],
@@ -67,10 +71,9 @@ class Run(Construct):
             self.role.add_to_policy(statement)
         definition = run_definition(
             pipeline_id=pipeline_id,
-            request=request,
+            steps=[_task(step) for step in steps],
             settle_function_arn=settle.function_arn,
             index_function_arn=None if index is None else index.function_arn,
-            job_timeout_s=int(job_timeout.to_seconds()),
             model_parameters=parameters,
         )
         self.state_machine = sfn.CfnStateMachine(
@@ -99,17 +102,22 @@ class Run(Construct):
         self.state_machine.node.add_dependency(self.role)
 
     def _job_statements(
-        self, pipeline_id: str, model: BoundModel, instance_type: str, settings: TransformSettings
+        self, pipeline_id: str, steps: Sequence[BoundStep]
     ) -> list[iam.PolicyStatement]:
         jobs_arn = transform_jobs_arn(self, pipeline_id)
-        statements = [
-            iam.PolicyStatement(
-                actions=["sagemaker:CreateTransformJob"],
-                conditions={
-                    "ArnLike": {"sagemaker:ModelArn": list(model.arns)},
-                    "ForAnyValue:StringEquals": {"sagemaker:InstanceTypes": [instance_type]},
-                },
-                resources=[jobs_arn],
+        return [
+            *(
+                iam.PolicyStatement(
+                    actions=["sagemaker:CreateTransformJob"],
+                    conditions={
+                        "ArnLike": {"sagemaker:ModelArn": list(step.model.arns)},
+                        "ForAnyValue:StringEquals": {
+                            "sagemaker:InstanceTypes": list(step.instance_types)
+                        },
+                    },
+                    resources=[transform_jobs_arn(self, pipeline_id, of=f"-s{step.number}-")],
+                )
+                for step in steps
             ),
             iam.PolicyStatement(
                 # Step Functions tags every job that it starts.
@@ -129,8 +137,8 @@ class Run(Construct):
                     )
                 ],
             ),
+            *(statement for step in steps for statement in volume_key_statements(step.settings)),
         ]
-        return [*statements, *volume_key_statements(settings)]
 
     def _announce_statement(self) -> iam.PolicyStatement:
         return iam.PolicyStatement(
@@ -142,6 +150,24 @@ class Run(Construct):
                 )
             ],
         )
+
+
+def _task(step: BoundStep) -> StepTask:
+    count = step.instance_count
+    request = job_request(
+        step.settings,
+        model_name=step.model.name,
+        instance_type=instance_type_of(step.instance_types),
+        instance_count=count if isinstance(count, int) else count.to_jsonata(),
+        job_name=job_name(step.number),
+        manifest_uri=MANIFEST_URI,
+        output_uri=OUTPUT_URI,
+    )
+    return StepTask(
+        request=request,
+        instance_types=len(step.instance_types),
+        timeout_s=int(step.job_timeout.to_seconds()),
+    )
 
 
 def _watch_statements() -> list[iam.PolicyStatement]:

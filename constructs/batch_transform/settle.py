@@ -1,4 +1,6 @@
-"""The function that turns what a job left behind into the fate of every drop."""
+"""The function that hands outputs from step to step, and turns the last into each drop's fate."""
+
+from collections.abc import Sequence
 
 from aws_cdk import ArnFormat, Duration, Size, Stack
 from aws_cdk import aws_iam as iam
@@ -13,10 +15,14 @@ from batch_transform.wake import WakeUps
 TRANSFORM_LOG_GROUP = "/aws/sagemaker/TransformJobs"
 
 
-def transform_jobs_arn(scope: Construct, pipeline_id: str) -> str:
-    """Return the ARN pattern of every transform job that a pipeline starts."""
+def transform_jobs_arn(scope: Construct, pipeline_id: str, *, of: str = "") -> str:
+    """Return the ARN pattern of every transform job that a pipeline starts.
+
+    :param of: what else is in the name, such as `-s2-`. Default: all.
+    """
+    name = f"{pipeline_id}-*{of}*" if of else f"{pipeline_id}-*"
     return Stack.of(scope).format_arn(
-        service="sagemaker", resource="transform-job", resource_name=f"{pipeline_id}-*"
+        service="sagemaker", resource="transform-job", resource_name=name
     )
 
 
@@ -32,6 +38,7 @@ class Settle(Construct):
         buckets: TransformBuckets,
         ledger: Ledger,
         wake_ups: WakeUps,
+        steps: Sequence[str],
         max_attempts: int,
         indexed: bool,
         functions: TransformFunctions,
@@ -52,13 +59,14 @@ class Settle(Construct):
             self,
             "Function",
             module="settle",
-            description="Settles the drops of a run",
+            description="Hands a run's outputs on and settles its drops",
             environment={
                 "PIPELINE_ID": pipeline_id,
                 "LEDGER_TABLE": ledger.table.table_name,
                 "INPUT_BUCKET": buckets.input.bucket_name,
                 "OUTPUT_BUCKET": output.bucket_name,
                 "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
+                "STEPS": ",".join(steps),
                 "MAX_ATTEMPTS": str(max_attempts),
                 "INDEXED": "true" if indexed else "false",
                 "TRANSFORM_LOG_GROUP": TRANSFORM_LOG_GROUP,

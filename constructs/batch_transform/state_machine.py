@@ -1,19 +1,23 @@
 """The state machine of a run, as a plain dict: ASL with JSONata, testable without Node.
 
-    Begin ─► Step1 ─► Settle ─► JobStillRuns? ─► Index (Map) ─► Announce ─► Announced? ─► Succeeded
-      └── finish ──────►┘  ▲───── WaitForJob ◄──┘
+    Begin ─► Step1, Step2 … ─► Settle ─► Settled? ─► Index (Map) ─► Announce ─► … ─► Succeeded
+      └── finish ──────────────►┘ ▲ ▲        │ └ JobStillRuns ─► WaitForJob ─► Settle
+                                  │ │        └── NextStep ─► the Step that is next
+      a Step that failed ─► JobFailed? ─► WaitForCapacity ─► the same Step again
 
 Models that SSM parameters name are read between Begin and Step1 (ReadModel1 …).
 
-Only a run id, URIs and counts travel through it, never lists (256 KB is the limit of a state).
+Settle looks at what a step has left behind and says whether another one follows. What a step begins
+with is written by dispatch and settle: a run id, the step, URIs and counts, never lists (256 KB is
+the limit of a state).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from batch_transform.model_parameter import ModelParameter, read_states
 
-JOB_NAME = "{% $states.input.run_id & '-s1-' & $string($states.context.State.RetryCount) %}"
 MANIFEST_URI = "{% $states.input.manifest_uri %}"
 OUTPUT_URI = "{% $states.input.output_uri %}"
 
@@ -64,40 +68,66 @@ _LAMBDA_RETRY = [
     },
     _ANY_ERROR_RETRY,
 ]
-# Settle sees what the job left behind, however it ended.
-_SETTLE_AFTER_ERROR = [
-    {
-        "ErrorEquals": ["States.ALL"],
-        "Output": {
-            "run_id": "{% $states.input.run_id %}",
-            "error": "{% $string($states.errorOutput.Error) %}",
-            "cause": (
-                "{% $exists($states.errorOutput.Cause) ? $string($states.errorOutput.Cause) : '' %}"
-            ),
-        },
-        "Next": "Settle",
-    }
-]
+_ERROR = (
+    "'error': $string($states.errorOutput.Error), 'cause': "
+    "$exists($states.errorOutput.Cause) ? $string($states.errorOutput.Cause) : ''"
+)
+# A job that found no instance has failed, and its name is used up. RetryCount begins anew when a
+# state is entered again, so the name counts the shortages in thousands: `…-s1-2003`.
+_ATTEMPTS_LIMIT = 1000
+# SageMaker's words are "CapacityError: Unable to provision requested ML compute capacity. Please
+# retry using a different ML instance type." Step Functions has them in the job's description.
+_CAPACITY_ERROR = "CapacityError"
+_CAPACITY_ROUNDS = 100  # through all types of a step: 8 hours of waits, and the time of the jobs
+_CAPACITY_WAIT_S = 300
 _INDEX_CONCURRENCY = 40  # what an inline Map runs at once
 _JOB_POLL_S = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepTask:
+    """A step as the state machine runs it.
+
+    :ivar request: CreateTransformJob's; its JSONata is evaluated when the step begins.
+    :ivar instance_types: how many types the request chooses among.
+    """
+
+    request: Mapping[str, Any]
+    instance_types: int
+    timeout_s: int
+
+
+def job_name(step: int) -> str:
+    """Return the JSONata for the name of a step's job: another one for each attempt."""
+    attempt = f"{_ATTEMPTS_LIMIT} * $states.input.shortages + $states.context.State.RetryCount"
+    return f"{{% $states.input.run_id & '-s{step}-' & $string({attempt}) %}}"
+
+
+def instance_type_of(instance_types: Sequence[str]) -> str:
+    """Return the type itself, or the JSONata that goes round among several as they fall short."""
+    if len(instance_types) == 1:
+        return instance_types[0]
+    listed = ", ".join(f"'{instance_type}'" for instance_type in instance_types)
+    return f"{{% [{listed}][$states.input.shortages % {len(instance_types)}] %}}"
 
 
 def run_definition(
     *,
     pipeline_id: str,
-    request: Mapping[str, Any],
+    steps: Sequence[StepTask],
     settle_function_arn: str,
     index_function_arn: str | None,
-    job_timeout_s: int,
     model_parameters: Sequence[ModelParameter] = (),
 ) -> dict[str, Any]:
     """Return the state machine's definition.
 
-    :param request: the CreateTransformJob request; its JSONata is evaluated per run.
     :param index_function_arn: `None` leaves the index out.
     """
     read_models = read_states(
-        model_parameters, then="Step1", retry=[_ANY_ERROR_RETRY], catch=_SETTLE_AFTER_ERROR
+        model_parameters,
+        then="Step1",
+        retry=[_ANY_ERROR_RETRY],
+        catch=[_catch(f"{{% $merge([$states.input, {{{_ERROR}}}]) %}}", then="Settle")],
     )
     states: dict[str, Any] = {
         "Begin": {
@@ -106,29 +136,32 @@ def run_definition(
             "Default": next(iter(read_models), "Step1"),
         },
         **read_models,
-        "Step1": {
-            "Type": "Task",
-            "Resource": "arn:aws:states:::sagemaker:createTransformJob.sync",
-            "Arguments": dict(request),
-            "TimeoutSeconds": job_timeout_s,
-            "Output": {"run_id": "{% $states.input.run_id %}"},
-            "Retry": _JOB_RETRY,
-            "Catch": _SETTLE_AFTER_ERROR,
-            "Next": "Settle",
+        "NextStep": {
+            "Type": "Choice",
+            "Choices": [
+                {"Condition": f"{{% $states.input.step = {number} %}}", "Next": f"Step{number}"}
+                for number in range(1, len(steps) + 1)
+            ],
         },
-        "Settle": _invoke(
-            settle_function_arn,
-            "{% $merge([{'run_id': $states.input.run_id}, $exists($states.input.error)"
-            " ? {'error': $states.input.error, 'cause': $states.input.cause} : {}]) %}",
-        )
-        | {"Next": "JobStillRuns"},
-        "JobStillRuns": {
+        **{f"Step{number}": _step(number, task) for number, task in enumerate(steps, start=1)},
+        "JobFailed": {
+            "Type": "Choice",
+            "Choices": [
+                {"Condition": "{% $states.input.again = 'now' %}", "Next": "NextStep"},
+                {"Condition": "{% $states.input.again = 'later' %}", "Next": "WaitForCapacity"},
+            ],
+            "Default": "Settle",
+        },
+        "WaitForCapacity": {"Type": "Wait", "Seconds": _CAPACITY_WAIT_S, "Next": "NextStep"},
+        "Settle": _invoke(settle_function_arn, "{% $states.input %}") | {"Next": "Settled"},
+        "Settled": {
             "Type": "Choice",
             "Choices": [
                 {
                     "Condition": "{% $states.input.status = 'JobStillRuns' %}",
                     "Next": "WaitForJob",
-                }
+                },
+                {"Condition": "{% $states.input.status = 'NextStep' %}", "Next": "NextStep"},
             ],
             "Default": "Announce" if index_function_arn is None else "Index",
         },
@@ -143,6 +176,38 @@ def run_definition(
         "StartAt": "Begin",
         "States": states,
     }
+
+
+def _step(number: int, task: StepTask) -> dict[str, Any]:
+    limit = min(_CAPACITY_ROUNDS * task.instance_types, _ATTEMPTS_LIMIT)
+    return {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::sagemaker:createTransformJob.sync",
+        "Arguments": dict(task.request),
+        "TimeoutSeconds": task.timeout_s,
+        "Output": {"run_id": "{% $states.input.run_id %}", "step": number},
+        "Retry": _JOB_RETRY,
+        # However the job ended, settle sees what it left behind.
+        "Catch": [
+            _catch(
+                "{% ("
+                f"$failed := {{{_ERROR}}};"
+                " $shortages := $states.input.shortages + 1;"
+                " $merge([$states.input, $failed, {"
+                "'shortages': $shortages,"
+                f" 'again': $not($contains($failed.cause, '{_CAPACITY_ERROR}'))"
+                f" or $shortages >= {limit} ? 'no'"
+                f" : $shortages % {task.instance_types} = 0 ? 'later' : 'now'"
+                "}])) %}",
+                then="JobFailed",
+            )
+        ],
+        "Next": "Settle",
+    }
+
+
+def _catch(output: str, *, then: str) -> dict[str, Any]:
+    return {"ErrorEquals": ["States.ALL"], "Output": output, "Next": then}
 
 
 def _invoke(function_arn: str, payload: str | dict[str, Any]) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class Dispatcher:
             return
         status = self._executions.status(run.execution)
         if status is None:
-            self._start(run.run_id, run.execution)
+            self._start_as(run, run.execution)
         elif status == "SUCCEEDED" and run.status == SETTLED:
             self._ledger.close_run(run.run_id)
         elif status in ENDED and (may_finish or run.finishes == 0):
@@ -131,7 +131,7 @@ class Dispatcher:
             logger.warning("execution %s ended as %s; finishing its run", run.execution, status)
             execution = f"{run.run_id}-f{run.finishes + 1}"
             if self._ledger.begin_finish(run, execution):
-                self._start(run.run_id, execution)
+                self._start_as(run, execution)
 
     def _open(self, batch: Batch) -> Run | None:
         slot = self._ledger.free_slot(self._slots)
@@ -148,6 +148,7 @@ class Dispatcher:
 
     def _take_on(self, run: Run) -> bool:
         """Bring a run from wherever it is before its start to a running execution."""
+        drops, size_bytes = run.drops, run.size_bytes
         if run.status == CLAIMING:
             planned = self._files.read_plan(run.run_id)
             claimed = self._ledger.claim(run.run_id, planned)
@@ -159,25 +160,24 @@ class Dispatcher:
                 self._ledger.abandon(run)
                 return False
             self._files.write_manifest(run.run_id, claimed, input_bucket=self._input_bucket)
-            ours = self._ledger.end_claiming(
-                run.run_id, drops=len(claimed), size_bytes=sum(drop.size for drop in claimed)
-            )
+            drops, size_bytes = len(claimed), sum(drop.size for drop in claimed)
+            ours = self._ledger.end_claiming(run.run_id, drops=drops, size_bytes=size_bytes)
             if ours:
-                metrics.emit(self._pipeline_id, {"RunsStarted": 1, "DropsClaimed": len(claimed)})
-        self._start(run.run_id, run.run_id)
+                metrics.emit(self._pipeline_id, {"RunsStarted": 1, "DropsClaimed": drops})
+        self._start(run.run_id, drops=drops, size_bytes=size_bytes)
         self._ledger.mark_running(run.run_id)
         return True
 
-    def _start(self, run_id: str, execution: str) -> None:
-        self._executions.start(
-            execution,
-            {
-                "run_id": run_id,
-                "manifest_uri": self._files.manifest_uri(run_id),
-                "output_uri": self._files.output_uri(run_id),
-                "finish": execution != run_id,
-            },
-        )
+    def _start_as(self, run: Run, execution: str) -> None:
+        """Start the run's own execution, or one that only settles what that has left behind."""
+        if execution == run.run_id:
+            self._start(run.run_id, drops=run.drops, size_bytes=run.size_bytes)
+        else:
+            self._executions.start(execution, {"run_id": run.run_id, "finish": True})
+
+    def _start(self, run_id: str, *, drops: int, size_bytes: int) -> None:
+        begin = self._files.step_input(run_id, 1, objects=drops, size_bytes=size_bytes)
+        self._executions.start(run_id, begin)
 
 
 def run_of(message: Mapping[str, Any]) -> str | None:

@@ -55,6 +55,7 @@ class Run:
     execution: str
     finishes: int
     drops: int
+    size_bytes: int
     result: Mapping[str, Any] | None
 
     @classmethod
@@ -68,6 +69,7 @@ class Run:
             execution=item.get("execution", ""),
             finishes=int(item.get("finishes", 0)),
             drops=int(item.get("drops", 0)),
+            size_bytes=int(item.get("size_bytes", 0)),
             result=_plain(item["result"]) if "result" in item else None,
         )
 

@@ -26,28 +26,30 @@ class Missing:
 
 
 def explain(
-    key: str,
+    subject: str,
     *,
     jobs: Sequence[Job],
-    complaints: Mapping[str, str],
+    complaint: str | None,
     error: Mapping[str, str],
 ) -> Missing:
-    """Say why `key` has no output.
+    """Say why a drop has no output of a step.
 
-    :param jobs: the run's jobs, the newest first.
-    :param complaints: what their data-logs say, by key.
+    :param subject: what the reason begins with: the drop, and the step if there are several.
+    :param jobs: the step's jobs, the newest first.
+    :param complaint: what their data-logs say of the drop.
     :param error: `error` and `cause` that the state machine caught, empty if none.
     """
-    if key in complaints:
-        text = complaints[key]
+    if complaint is not None:
         # 4xx is the container's word that the data is at fault; 5xx and silence are the model's.
-        return _missing(f"{key}: {text}", may_pass=not text.startswith("ClientError"))
+        lasting = complaint.startswith("ClientError")
+        return _missing(f"{subject}: {complaint}", may_pass=not lasting)
     if not jobs:
         why = refusal(error) or "the run ended before it created a transform job"
         passing = any(mark in why for mark in _PASSING_REFUSALS)
         lasting = any(mark in why for mark in _LASTING_REFUSALS)
         return _missing(
-            f"{key}: no transform job could be created: {why}", may_pass=passing or not lasting
+            f"{subject}: no transform job could be created: {why}",
+            may_pass=passing or not lasting,
         )
     job = jobs[0]
     if job.status == "Completed":
@@ -56,7 +58,7 @@ def explain(
         why = "was stopped"
     else:
         why = f"failed: {job.failure_reason or 'no reason given'}"
-    return _missing(f"{key}: transform job {job.name} {why}", may_pass=True)
+    return _missing(f"{subject}: transform job {job.name} {why}", may_pass=True)
 
 
 def _missing(reason: str, *, may_pass: bool) -> Missing:

@@ -3,8 +3,10 @@
 predictions/<key>.out           the predictions of a drop, put there whole, by settle
 reports/<run>.json              what became of a run
 runs/<run>/plan.json            the drops that the run may claim, written before it claims the first
-runs/<run>/manifest.json        the objects that the transform job reads
-runs/<run>/step-1/<key>.out     what the transform job writes
+runs/<run>/manifest-1.json      the objects that the transform job of step 1 reads
+runs/<run>/step-1/<key>.out     what that job writes
+runs/<run>/manifest-2.json      those of them that step 2 reads: all that there are
+runs/<run>/step-2/<key>.out.out what its job writes: SageMaker adds `.out` to every name
 runs/<run>/index/00000.json     a part of the index work; all under runs/ expires
 """
 
@@ -15,6 +17,7 @@ from typing import Any
 
 from transform_lambdas.drops import Drop
 
+_OUT = ".out"  # what SageMaker adds to the name of each object that it reads
 _COPY_LIMIT_BYTES = 5 * 1024**3  # CopyObject takes no more; a larger one is copied in parts
 
 
@@ -25,13 +28,27 @@ class RunFiles:
         self._s3 = s3
         self._bucket = bucket
 
-    def manifest_uri(self, run_id: str) -> str:
-        """Return where the transform job finds its input list."""
-        return f"s3://{self._bucket}/runs/{run_id}/manifest.json"
+    @property
+    def bucket(self) -> str:
+        """The output bucket."""
+        return self._bucket
 
-    def output_uri(self, run_id: str) -> str:
-        """Return the transform job's S3OutputPath."""
-        return f"s3://{self._bucket}/runs/{run_id}/step-1"
+    def step_input(
+        self, run_id: str, step: int, *, objects: int, size_bytes: int
+    ) -> dict[str, Any]:
+        """Return what the state machine begins a step with.
+
+        :param objects: in the step's manifest; with their bytes they decide how many instances.
+        """
+        return {
+            "run_id": run_id,
+            "step": step,
+            "manifest_uri": f"s3://{self._bucket}/{_manifest_key(run_id, step)}",
+            "output_uri": f"s3://{self._bucket}/runs/{run_id}/step-{step}",
+            "objects": objects,
+            "size_bytes": size_bytes,
+            "shortages": 0,
+        }
 
     def report_uri(self, run_id: str) -> str:
         """Return where the run's report is."""
@@ -46,26 +63,32 @@ class RunFiles:
         return [Drop.from_dict(values) for values in self._read(f"runs/{run_id}/plan.json")]
 
     def write_manifest(self, run_id: str, drops: Iterable[Drop], *, input_bucket: str) -> None:
-        """Write the transform job's input list: a prefix, then strings that follow it."""
+        """Write what step 1 reads: a prefix, then strings that follow it."""
         head = {"prefix": f"s3://{input_bucket}/"}
-        self._write(f"runs/{run_id}/manifest.json", [head, *(drop.key for drop in drops)])
+        self._write(_manifest_key(run_id, 1), [head, *(drop.key for drop in drops)])
 
-    def output_sizes(self, run_id: str) -> dict[str, int]:
-        """Return the keys of the drops that have an output, and the outputs' bytes."""
-        prefix = f"runs/{run_id}/step-1/"
+    def hand_on(self, run_id: str, step: int, keys: Iterable[str]) -> None:
+        """Write what the step after `step` reads: its outputs for the drops of these keys."""
+        head = {"prefix": f"s3://{self._bucket}/runs/{run_id}/step-{step}/"}
+        names = (f"{key}{_OUT * step}" for key in keys)
+        self._write(_manifest_key(run_id, step + 1), [head, *names])
+
+    def output_sizes(self, run_id: str, step: int) -> dict[str, int]:
+        """Return the keys of the drops that have an output of a step, and the outputs' bytes."""
+        prefix, suffix = f"runs/{run_id}/step-{step}/", _OUT * step
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=prefix
         )
         return {
-            entry["Key"].removeprefix(prefix).removesuffix(".out"): entry["Size"]
+            entry["Key"].removeprefix(prefix).removesuffix(suffix): entry["Size"]
             for page in pages
             for entry in page.get("Contents", [])
-            if entry["Key"].endswith(".out")
+            if entry["Key"].endswith(suffix)
         }
 
-    def promote(self, run_id: str, key: str, *, size: int) -> str:
+    def promote(self, run_id: str, step: int, key: str, *, size: int) -> str:
         """Copy a drop's output to its place among the predictions, and return its key there."""
-        source = {"Bucket": self._bucket, "Key": output_key(run_id, key)}
+        source = {"Bucket": self._bucket, "Key": output_key(run_id, step, key)}
         target = f"predictions/{key}.out"
         if size <= _COPY_LIMIT_BYTES:
             self._s3.copy_object(CopySource=source, Bucket=self._bucket, Key=target)
@@ -107,9 +130,13 @@ class RunFiles:
         return json.load(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"])
 
 
-def output_key(run_id: str, key: str) -> str:
-    """Return where the transform job writes the output of the object `key`."""
-    return f"runs/{run_id}/step-1/{key}.out"
+def output_key(run_id: str, step: int, key: str) -> str:
+    """Return where the transform job of a step writes the output for the drop `key`."""
+    return f"runs/{run_id}/step-{step}/{key}{_OUT * step}"
+
+
+def _manifest_key(run_id: str, step: int) -> str:
+    return f"runs/{run_id}/manifest-{step}.json"
 
 
 def _index_key(run_id: str, part: int) -> str:

@@ -1,8 +1,11 @@
-"""Looks at which outputs a run has made, and ends or gives back each of its drops."""
+"""Looks at which outputs a step has made, and hands them on to the next step of the run.
+
+After the last one, or when nothing is left to hand on, it ends or gives back each of the drops.
+"""
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -14,7 +17,7 @@ from transform_lambdas import index_work, metrics
 from transform_lambdas.errors import UnknownRun
 from transform_lambdas.index_work import Output
 from transform_lambdas.ledger import CLAIMED, DONE, FAILED, Entry, Ledger, Run
-from transform_lambdas.outcomes import explain, run_outcome
+from transform_lambdas.outcomes import Missing, explain, run_outcome
 from transform_lambdas.run_files import RunFiles, output_key
 from transform_lambdas.transform_jobs import UNFINISHED, Job, TransformJobs
 from transform_lambdas.wake_queue import WakeQueue
@@ -37,6 +40,7 @@ class Settlement:
         jobs: TransformJobs,
         wake_queue: WakeQueue,
         input_bucket: str,
+        steps: Sequence[str],
         max_attempts: int,
         indexed: bool,
     ) -> None:
@@ -46,15 +50,18 @@ class Settlement:
         self._jobs = jobs
         self._wake_queue = wake_queue
         self._input_bucket = input_bucket
+        self._steps = steps
         self._max_attempts = max_attempts
         self._indexed = indexed
 
-    def settle(self, run_id: str, error: Mapping[str, str]) -> dict[str, Any]:
-        """Settle the run and return what the state machine goes on with.
+    def settle(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Settle the run, or hand on to its next step; return what the state machine goes on with.
 
-        :param error: `error` and `cause` of the step that failed, empty if none did.
+        :param told: `run_id`; the `step` that has ended, and if it failed its `error` and `cause`.
+            Without a step no other one follows: the run's execution has died.
         :raises UnknownRun: the run is not in the ledger.
         """
+        run_id = told["run_id"]
         run = self._ledger.run(run_id)
         if run is None:
             raise UnknownRun(run_id)
@@ -67,32 +74,41 @@ class Settlement:
             # The execution has died or given up, its job has not: no drop of it may start anew yet.
             for job in unfinished:
                 self._jobs.stop(job)
-            return {"status": "JobStillRuns", "run_id": run_id, **error}
-        result = self._settle(run, jobs, error)
+            return {**told, "status": "JobStillRuns"}
+        step = int(told.get("step", len(self._steps)))
+        sizes = self._files.output_sizes(run_id, step)
+        if step < len(self._steps) and sizes:
+            self._files.hand_on(run_id, step, sizes)
+            begin = self._files.step_input(
+                run_id, step + 1, objects=len(sizes), size_bytes=sum(sizes.values())
+            )
+            return {**begin, "status": "NextStep"}
+        result = self._settle(run, jobs, told)
         if self._ledger.settle_run(run, result):
             self._count(result)
         self._wake_queue.wake()
         return result
 
-    def _settle(self, run: Run, jobs: Sequence[Job], error: Mapping[str, str]) -> dict[str, Any]:
+    def _settle(self, run: Run, jobs: Sequence[Job], told: Mapping[str, Any]) -> dict[str, Any]:
         run_id = run.run_id
         drops = self._files.read_plan(run_id)
-        sizes = self._files.output_sizes(run_id)
+        last = len(self._steps)
+        sizes = self._files.output_sizes(run_id, last)
         claimed = [
             entry
             for entry in self._ledger.entries(drops)
             if entry.run_id == run_id and entry.status == CLAIMED
         ]
         missing = {entry.drop.key for entry in claimed if entry.drop.key not in sizes}
-        complaints = self._jobs.complaints(jobs, bucket=self._input_bucket, keys=missing)
+        why_missing = self._explain(run_id, missing, jobs, told)
 
         def settle_one(entry: Entry) -> tuple[str, str] | None:
             key = entry.drop.key
             if key in sizes:
-                prediction = self._files.promote(run_id, key, size=sizes[key])
+                prediction = self._files.promote(run_id, last, key, size=sizes[key])
                 self._ledger.finish_drop(run_id, entry.drop, output=prediction)
                 return None
-            why = explain(key, jobs=jobs, complaints=complaints, error=error)
+            why = why_missing[key]
             tries = entry.attempts + 1
             if not why.may_pass:
                 self._ledger.fail_drop(run_id, entry.drop, reason=why.reason)
@@ -131,10 +147,40 @@ class Settlement:
         self._files.write_report(run_id, report)
         return result
 
+    def _explain(
+        self,
+        run_id: str,
+        missing: Collection[str],
+        jobs: Sequence[Job],
+        told: Mapping[str, Any],
+    ) -> dict[str, Missing]:
+        """Say of each of these keys why it has no output, by the first step that made none."""
+        found: dict[str, Missing] = {}
+        left = set(missing)
+        for step, name in enumerate(self._steps, start=1):
+            if not left:
+                break
+            is_last = step == len(self._steps)
+            lost = left.difference([] if is_last else self._files.output_sizes(run_id, step))
+            left -= lost
+            of_step = [job for job in jobs if job.step == step]
+            # Step 1 reads the drops, each other one what the step before it has written.
+            bucket = self._input_bucket if step == 1 else self._files.bucket
+            read = {key if step == 1 else output_key(run_id, step - 1, key): key for key in lost}
+            said = self._jobs.complaints(of_step, bucket=bucket, keys=read)
+            for read_key, key in read.items():
+                found[key] = explain(
+                    key if len(self._steps) == 1 else f"{key} in step {name!r}",
+                    jobs=of_step,
+                    complaint=said.get(read_key),
+                    error=told if told.get("step") == step else {},
+                )
+        return found
+
     def _plan_index(self, run_id: str, done: list[Entry], sizes: Mapping[str, int]) -> int:
         work = index_work.parts(
             Output(
-                key=output_key(run_id, entry.drop.key),
+                key=output_key(run_id, len(self._steps), entry.drop.key),
                 size=sizes[entry.drop.key],
                 source_key=entry.drop.key,
                 # S3 tells whole seconds; the version's order decides between drops of one second.
@@ -176,12 +222,12 @@ def _settlement() -> Settlement:
         ),
         wake_queue=WakeQueue(boto3.client("sqs"), environment["WAKE_QUEUE_URL"]),
         input_bucket=environment["INPUT_BUCKET"],
+        steps=environment["STEPS"].split(","),
         max_attempts=int(environment["MAX_ATTEMPTS"]),
         indexed=environment["INDEXED"] == "true",
     )
 
 
 def handle(event: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """Lambda entry point: `{"run_id": …}`, with `error` and `cause` if a step failed."""
-    error = {name: event[name] for name in ("error", "cause") if event.get(name)}
-    return _settlement().settle(event["run_id"], error)
+    """Lambda entry point: what `Settlement.settle` takes."""
+    return _settlement().settle(event)

@@ -16,11 +16,16 @@ UNFINISHED = frozenset({"InProgress", "Stopping"})
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One attempt at a run's step."""
+    """One attempt at a step of a run, called `<run>-s<step>-<attempt>`."""
 
     name: str
     status: str
     failure_reason: str
+
+    @property
+    def step(self) -> int:
+        """The number of the step."""
+        return int(self.name.rpartition("-")[0].rpartition("-s")[2])
 
 
 class TransformJobs:
@@ -32,8 +37,8 @@ class TransformJobs:
         self._log_group = log_group
 
     def of_run(self, run_id: str) -> list[Job]:
-        """Return every attempt, the newest first."""
-        prefix = f"{run_id}-s1-"
+        """Return every attempt at every step, the newest first."""
+        prefix = f"{run_id}-s"
         pages = self._sagemaker.get_paginator("list_transform_jobs").paginate(
             NameContains=prefix, SortBy="CreationTime", SortOrder="Descending"
         )

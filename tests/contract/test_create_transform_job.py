@@ -139,8 +139,9 @@ def plain(value: Any) -> Any:
     states = {
         "input": {
             "run_id": "churn-20260301t120000-0a1b2c",
-            "manifest_uri": "s3://out/runs/r/manifest.json",
+            "manifest_uri": "s3://out/runs/r/manifest-1.json",
             "output_uri": "s3://out/runs/r/step-1",
+            "shortages": 499,
         },
         "context": {"State": {"RetryCount": 12}},
     }
@@ -166,12 +167,12 @@ def test_the_deployed_state_machine_sends_a_request_that_sagemaker_accepts(
 
     request = plain(json.loads(text)["States"]["Step1"]["Arguments"])
 
-    assert request["TransformJobName"] == "churn-20260301t120000-0a1b2c-s1-12"
+    assert request["TransformJobName"] == "churn-20260301t120000-0a1b2c-s1-499012"
     assert ParamValidator().validate(request, shape).generate_report() == ""
     transform_request.validate(request)
 
 
 def test_the_longest_job_name_fits() -> None:
-    longest = f"{'p' * 28}-20260301t120000-0a1b2c-s1-900"
+    longest = f"{'p' * 28}-20260301t120000-0a1b2c-s9-999900"
 
     assert len(longest) <= 63

@@ -209,7 +209,7 @@ def test_the_state_machine_creates_jobs_of_its_model_and_instance_type_only(
         if statement["Action"] == "sagemaker:CreateTransformJob"
     ]
 
-    assert ":transform-job/churn-*" in str(create["Resource"])
+    assert ":transform-job/churn-*-s1-*" in str(create["Resource"])
     assert ":model/churn-v1" in str(create["Condition"]["ArnLike"]["sagemaker:ModelArn"])
     assert create["Condition"]["ForAnyValue:StringEquals"] == {
         "sagemaker:InstanceTypes": ["ml.m5.large"]

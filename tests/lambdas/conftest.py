@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -110,7 +110,10 @@ def _clients() -> tuple[Any, Any, Any]:
 class World:
     """One pipeline and its AWS account."""
 
-    def __init__(self, *, fuse: Fuse | None = None, **policy: Any) -> None:
+    def __init__(
+        self, *, fuse: Fuse | None = None, steps: Sequence[str] = ("score",), **policy: Any
+    ) -> None:
+        self.steps = steps
         self.fuse = fuse or Fuse()
         self.time = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         self.s3, self.dynamodb, self.sqs = _clients()
@@ -192,6 +195,7 @@ class World:
             jobs=self._fused(self.jobs),
             wake_queue=self.wake_queue,
             input_bucket=INPUT,
+            steps=self.steps,
             max_attempts=self.attempts,
             indexed=True,
         )
@@ -248,29 +252,41 @@ class World:
         assert run_id
         self.dispatcher.look_at(run_id)
 
-    def do_job(self, run_id: str) -> None:
-        """Do as a transform job: an output for each object that nothing complains of."""
-        bucket, _, key = (
-            self.executions.started[run_id]["manifest_uri"].removeprefix("s3://").partition("/")
-        )
-        head, *keys = json.load(self.s3.get_object(Bucket=bucket, Key=key)["Body"])
-        assert head == {"prefix": f"s3://{INPUT}/"}
-        for name in keys:
-            if name not in self.jobs.said:
-                body = self.s3.get_object(Bucket=INPUT, Key=name)["Body"].read()
-                self.s3.put_object(Bucket=OUTPUT, Key=f"runs/{run_id}/step-1/{name}.out", Body=body)
-        failed = any(name in self.jobs.said for name in keys)
+    def do_job(self, run_id: str, begin: dict[str, Any] | None = None) -> None:
+        """Do as a transform job: an output for each object that nothing complains of.
+
+        :param begin: what the step begins with. Default: what dispatch starts step 1 with.
+        """
+        begin = begin or self.executions.started[run_id]
+        bucket, _, key = begin["manifest_uri"].removeprefix("s3://").partition("/")
+        head, *names = json.load(self.s3.get_object(Bucket=bucket, Key=key)["Body"])
+        from_bucket, _, prefix = head["prefix"].removeprefix("s3://").partition("/")
+        assert (from_bucket == INPUT) == (begin["step"] == 1)
+        bodies = [
+            self.s3.get_object(Bucket=from_bucket, Key=prefix + name)["Body"].read()
+            for name in names
+        ]
+        assert (begin["objects"], begin["size_bytes"]) == (len(bodies), len(b"".join(bodies)))
+        _, _, to_prefix = begin["output_uri"].removeprefix("s3://").partition("/")
+        for name, body in zip(names, bodies, strict=True):
+            if prefix + name not in self.jobs.said:
+                self.s3.put_object(Bucket=OUTPUT, Key=f"{to_prefix}/{name}.out", Body=body)
+        failed = any(prefix + name in self.jobs.said for name in names)
         status = "Failed" if failed else "Completed"
         reason = "ClientError: See job logs for more information" if failed else ""
-        self.jobs.jobs[run_id] = [Job(f"{run_id}-s1-0", status, reason)]
+        job = Job(f"{run_id}-s{begin['step']}-0", status, reason)
+        self.jobs.jobs[run_id] = [job, *self.jobs.jobs.get(run_id, [])]
 
     def execute(self, name: str) -> dict[str, Any]:
-        """Do as the state machine: the job unless it is there, settle, index."""
-        arguments = self.executions.started[name]
-        run_id = arguments["run_id"]
-        if not arguments["finish"]:
-            self.do_job(run_id)
-        result = self.settlement.settle(run_id, {})
+        """Do as the state machine: the steps unless it only finishes, settle, index."""
+        told = self.executions.started[name]
+        run_id = told["run_id"]
+        while not told.get("finish"):
+            self.do_job(run_id, told)
+            told = self.settlement.settle({"run_id": run_id, "step": told["step"]})
+            if told["status"] != "NextStep":
+                break
+        result = self.settlement.settle({"run_id": run_id}) if told.get("finish") else told
         for part in range(result.get("index_parts", 0)):
             self.indexer.index(run_id, part)
         self.executions.statuses[name] = "SUCCEEDED"

@@ -110,12 +110,12 @@ def test_no_log_at_all_is_no_complaint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "complaints", "error", "reason", "may_pass"),
+    ("jobs", "complaint", "error", "reason", "may_pass"),
     [
-        pytest.param([], {}, {}, "the run ended before", True, id="died before its job"),
+        pytest.param([], None, {}, "the run ended before", True, id="died before its job"),
         pytest.param(
             [],
-            {},
+            None,
             {"error": "SageMaker.ResourceLimitExceededException", "cause": "limit"},
             "ResourceLimitExceededException: limit",
             True,
@@ -123,7 +123,7 @@ def test_no_log_at_all_is_no_complaint() -> None:
         ),
         pytest.param(
             [],
-            {},
+            None,
             {"error": "SageMaker.AmazonSageMakerException", "cause": "ValidationException"},
             "no transform job could be created",
             False,
@@ -131,7 +131,7 @@ def test_no_log_at_all_is_no_complaint() -> None:
         ),
         pytest.param(
             [],
-            {},
+            None,
             {
                 "error": "SageMaker.AmazonSageMakerException",
                 "cause": 'Could not find model "m-1". (Error Code: ValidationException)',
@@ -142,7 +142,7 @@ def test_no_log_at_all_is_no_complaint() -> None:
         ),
         pytest.param(
             [],
-            {},
+            None,
             {
                 "error": "SageMaker.AmazonSageMakerException",
                 "cause": "User: run is not authorized to perform: sagemaker:CreateTransformJob "
@@ -152,13 +152,13 @@ def test_no_log_at_all_is_no_complaint() -> None:
             True,
             id="a permission that a deployment moved to the next model",
         ),
-        pytest.param([Job("j", "Stopped", "")], {}, {}, "job j was stopped", True, id="stopped"),
+        pytest.param([Job("j", "Stopped", "")], None, {}, "job j was stopped", True, id="stopped"),
         pytest.param(
-            [Job("j", "Completed", "")], {}, {}, "without an output", True, id="deleted object"
+            [Job("j", "Completed", "")], None, {}, "without an output", True, id="deleted object"
         ),
         pytest.param(
             [Job("j", "Failed", "InternalServerError: We encountered an internal error.")],
-            {},
+            None,
             {},
             "job j failed: InternalServerError",
             True,
@@ -166,7 +166,7 @@ def test_no_log_at_all_is_no_complaint() -> None:
         ),
         pytest.param(
             [Job("j", "Failed", "")],
-            {"k": "ClientError: 400 no"},
+            "ClientError: 400 no",
             {},
             "k: ClientError: 400 no",
             False,
@@ -174,7 +174,7 @@ def test_no_log_at_all_is_no_complaint() -> None:
         ),
         pytest.param(
             [Job("j", "Failed", "")],
-            {"k": "Unable to get response from algorithm"},
+            "Unable to get response from algorithm",
             {},
             "k: Unable to get response",
             True,
@@ -182,10 +182,8 @@ def test_no_log_at_all_is_no_complaint() -> None:
         ),
         pytest.param(
             [Job("j", "Failed", "")],
-            {
-                "k": "Bad HTTP status received from algorithm: 500 "
-                "botocore.exceptions.ClientError: An error occurred (ThrottlingException)"
-            },
+            "Bad HTTP status received from algorithm: 500 "
+            "botocore.exceptions.ClientError: An error occurred (ThrottlingException)",
             {},
             "k: Bad HTTP status",
             True,
@@ -194,13 +192,13 @@ def test_no_log_at_all_is_no_complaint() -> None:
     ],
 )
 def test_a_missing_output_is_explained(
-    jobs: list[Job], complaints: dict[str, str], error: dict[str, str], reason: str, may_pass: bool
+    jobs: list[Job], complaint: str | None, error: dict[str, str], reason: str, may_pass: bool
 ) -> None:
-    missing = explain("k", jobs=jobs, complaints=complaints, error=error)
+    missing = explain("k", jobs=jobs, complaint=complaint, error=error)
     assert reason in missing.reason
     assert missing.may_pass is may_pass
 
 
 def test_a_long_reason_is_cut() -> None:
-    missing = explain("k", jobs=[], complaints={"k": "x" * 5000}, error={})
+    missing = explain("k", jobs=[], complaint="x" * 5000, error={})
     assert len(missing.reason) == 1000

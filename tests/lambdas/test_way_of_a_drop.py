@@ -66,8 +66,9 @@ def test_a_refused_job_fails_its_drops_with_the_refusal(world: World) -> None:
     (run_id,) = world.dispatch()
 
     result = world.settlement.settle(
-        run_id,
         {
+            "run_id": run_id,
+            "step": 1,
             "error": "SageMaker.AmazonSageMakerException",
             "cause": 'Member "x" must satisfy constraint. (Error Code: ValidationException)',
         },
@@ -85,8 +86,9 @@ def test_a_throttled_job_gives_its_drops_back(world: World) -> None:
     (run_id,) = world.dispatch()
 
     world.settlement.settle(
-        run_id,
         {
+            "run_id": run_id,
+            "step": 1,
             "error": "SageMaker.AmazonSageMakerException",
             "cause": "ThrottlingException: Rate exceeded",
         },
@@ -103,9 +105,14 @@ def test_no_drop_is_given_back_while_its_job_still_runs(world: World) -> None:
     (run_id,) = world.dispatch()
     world.jobs.jobs[run_id] = [Job(f"{run_id}-s1-0", "InProgress", "")]
 
-    result = world.settlement.settle(run_id, {"error": "States.Timeout"})
+    result = world.settlement.settle({"run_id": run_id, "step": 1, "error": "States.Timeout"})
 
-    assert result == {"status": "JobStillRuns", "run_id": run_id, "error": "States.Timeout"}
+    assert result == {
+        "status": "JobStillRuns",
+        "run_id": run_id,
+        "step": 1,
+        "error": "States.Timeout",
+    }
     assert world.jobs.stopped == [f"{run_id}-s1-0"]
     assert world.statuses() == {"input/a.csv": "claimed"}
 
@@ -117,7 +124,7 @@ def test_settling_twice_changes_nothing(world: World) -> None:
     first = world.execute(run_id)
     before = world.items()
 
-    assert world.settlement.settle(run_id, {}) == first
+    assert world.settlement.settle({"run_id": run_id}) == first
     assert world.items() == before
 
 
@@ -163,7 +170,7 @@ def test_an_older_version_given_back_is_superseded_by_the_one_that_came_meanwhil
     world.pass_time(60)
     (run_id,) = world.dispatch()
     world.drop("input/a.csv", b"a,2\n")
-    world.settlement.settle(run_id, {"error": "States.Timeout"})
+    world.settlement.settle({"run_id": run_id, "step": 1, "error": "States.Timeout"})
 
     assert world.statuses() == {"input/a.csv": "superseded, waiting"}
 
@@ -228,8 +235,6 @@ def test_an_aborted_execution_is_finished_by_the_next_dispatch(world: World) -> 
 
     assert world.executions.started[f"{run_id}-f1"] == {
         "run_id": run_id,
-        "manifest_uri": f"s3://output-bucket/runs/{run_id}/manifest.json",
-        "output_uri": f"s3://output-bucket/runs/{run_id}/step-1",
         "finish": True,
     }
     world.execute(f"{run_id}-f1")
@@ -245,7 +250,7 @@ def test_an_execution_that_dies_after_settle_is_finished_too_so_that_all_is_inde
     world.pass_time(60)
     (run_id,) = world.dispatch()
     world.do_job(run_id)
-    world.settlement.settle(run_id, {})
+    world.settlement.settle({"run_id": run_id})
     world.executions.statuses[run_id] = "FAILED"
 
     world.pass_time(60)

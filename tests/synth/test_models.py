@@ -464,5 +464,5 @@ def test_a_model_of_the_app_is_used_by_its_name() -> None:
         instance_type="ml.m5.large",
     )
 
-    assert stack.resolve(pipeline.model.name) == {"Fn::GetAtt": ["Model", "ModelName"]}
-    assert stack.resolve([*pipeline.model.arns]) == [{"Ref": "Model"}]
+    assert stack.resolve(pipeline.steps[0].model.name) == {"Fn::GetAtt": ["Model", "ModelName"]}
+    assert stack.resolve([*pipeline.steps[0].model.arns]) == [{"Ref": "Model"}]

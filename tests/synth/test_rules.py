@@ -27,8 +27,11 @@ REASONS = {
     r"AwsSolutions-IAM5\[Resource::.*/(input|drops|predictions|reports|runs|capture)/\*\]": (
         "objects under one prefix of the pipeline's own"
     ),
-    r"AwsSolutions-IAM5\[Resource::.*/runs/\*/manifest\.json\]": "the manifests of all runs",
-    r"AwsSolutions-IAM5\[Resource::.*:transform-job/[a-z0-9-]+-\*\]": "jobs of this pipeline",
+    r"AwsSolutions-IAM5\[Resource::.*/runs/\*/manifest-\d\.json\]": "a step's input in all runs",
+    r"AwsSolutions-IAM5\[Resource::.*/runs/\*/step-\d/\*\]": "a step's outputs in all runs",
+    r"AwsSolutions-IAM5\[Resource::.*:transform-job/[a-z0-9-]+-\*(-s\d-\*)?\]": (
+        "jobs of this pipeline, or of one of its steps"
+    ),
     r"AwsSolutions-IAM5\[Resource::.*:log-group:/aws/sagemaker/TransformJobs:?\*\]": (
         "the service's log group and its streams"
     ),

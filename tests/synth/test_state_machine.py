@@ -9,9 +9,11 @@ import pytest
 
 from batch_transform.model_parameter import ModelParameter
 from batch_transform.state_machine import (
-    JOB_NAME,
     MANIFEST_URI,
     OUTPUT_URI,
+    StepTask,
+    instance_type_of,
+    job_name,
     run_definition,
 )
 
@@ -19,9 +21,18 @@ SETTLE, INDEX = "arn:settle", "arn:index"
 RUN_ID = "churn-20260301t120000-0a1b2c"
 INPUT = {
     "run_id": RUN_ID,
-    "manifest_uri": f"s3://out/runs/{RUN_ID}/manifest.json",
+    "step": 1,
+    "manifest_uri": f"s3://out/runs/{RUN_ID}/manifest-1.json",
     "output_uri": f"s3://out/runs/{RUN_ID}/step-1",
-    "finish": False,
+    "objects": 3,
+    "size_bytes": 300,
+    "shortages": 0,
+}
+SECOND = INPUT | {
+    "step": 2,
+    "manifest_uri": f"s3://out/runs/{RUN_ID}/manifest-2.json",
+    "output_uri": f"s3://out/runs/{RUN_ID}/step-2",
+    "status": "NextStep",
 }
 SETTLED = {
     "status": "Settled",
@@ -31,24 +42,37 @@ SETTLED = {
     "index_parts": 2,
     "report": f"s3://out/reports/{RUN_ID}.json",
 }
-REQUEST = {
-    "TransformJobName": JOB_NAME,
-    "TransformInput": {"DataSource": {"S3DataSource": {"S3Uri": MANIFEST_URI}}},
-    "TransformOutput": {"S3OutputPath": OUTPUT_URI},
-}
+TYPES = ["ml.g5.xlarge", "ml.g4dn.xlarge"]
 
 
-def definition(*, indexed: bool = True, parameters: Sequence[str] = ()) -> dict[str, Any]:
+def task(step: int, types: list[str], model: ModelParameter | None) -> StepTask:
+    request: dict[str, Any] = {
+        "TransformJobName": job_name(step),
+        "TransformInput": {"DataSource": {"S3DataSource": {"S3Uri": MANIFEST_URI}}},
+        "TransformOutput": {"S3OutputPath": OUTPUT_URI},
+        "TransformResources": {"InstanceType": instance_type_of(types)},
+    }
+    if model is not None:
+        request["ModelName"] = model.expression
+    return StepTask(request=request, instance_types=len(types), timeout_s=86_400)
+
+
+def definition(
+    *, indexed: bool = True, steps: int = 1, parameters: Sequence[str] = ()
+) -> dict[str, Any]:
     read = [
         ModelParameter(name=name, arn=f"arn:{name}", variable=f"model_{name}")
         for name in parameters
     ]
+    model = read[0] if read else None
     return run_definition(
         pipeline_id="churn",
-        request=REQUEST | {"ModelName": read[0].expression} if read else REQUEST,
+        steps=[
+            task(1, TYPES, model),
+            *(task(step, TYPES[:1], model) for step in range(2, steps + 1)),
+        ],
         settle_function_arn=SETTLE,
         index_function_arn=INDEX if indexed else None,
-        job_timeout_s=86_400,
         model_parameters=read,
     )
 
@@ -119,9 +143,9 @@ def walk(
 class Cloud:
     """The services as far as the state machine knows them."""
 
-    def __init__(self, *settled: dict[str, Any], job: TaskError | None = None) -> None:
+    def __init__(self, *settled: dict[str, Any], jobs: Sequence[TaskError | None] = ()) -> None:
         self.settled = list(settled) or [SETTLED]
-        self.job = job
+        self.jobs = list(jobs)
         self.refused_events = 0
         self.parameters: dict[str, str] = {}
         self.calls: list[tuple[str, Any]] = []
@@ -130,8 +154,9 @@ class Cloud:
         service = resource.rpartition(":::")[2]
         self.calls.append((service, arguments))
         if service.startswith("sagemaker"):
-            if self.job is not None:
-                raise self.job
+            error = self.jobs.pop(0) if self.jobs else None
+            if error is not None:
+                raise error
             return {"TransformJobStatus": "Completed"}
         if service == "aws-sdk:ssm:getParameter":
             if arguments["Name"] not in self.parameters:
@@ -168,9 +193,10 @@ def test_a_good_run_is_transformed_settled_indexed_and_announced() -> None:
             "TransformJobName": f"{RUN_ID}-s1-0",
             "TransformInput": {"DataSource": {"S3DataSource": {"S3Uri": INPUT["manifest_uri"]}}},
             "TransformOutput": {"S3OutputPath": INPUT["output_uri"]},
+            "TransformResources": {"InstanceType": TYPES[0]},
         }
     ]
-    assert cloud.lambdas(SETTLE) == [{"run_id": RUN_ID}]
+    assert cloud.lambdas(SETTLE) == [{"run_id": RUN_ID, "step": 1}]
     assert cloud.lambdas(INDEX) == [{"run_id": RUN_ID, "part": 0}, {"run_id": RUN_ID, "part": 1}]
     ((entry,),) = [call["Entries"] for call in cloud.of("events")]
     assert entry == {
@@ -216,23 +242,86 @@ def test_without_an_index_nothing_of_it_is_there() -> None:
     ids=["failed", "timed out"],
 )
 def test_settle_is_told_why_the_job_ended(error: TaskError, cause: str) -> None:
-    cloud = Cloud(job=error)
+    cloud = Cloud(jobs=[error])
 
     visited, _ = run(cloud)
 
-    assert cloud.lambdas(SETTLE) == [
-        {"run_id": RUN_ID, "error": error.output["Error"], "cause": cause}
-    ]
-    assert visited[-1] == "Succeeded"
+    (told,) = cloud.lambdas(SETTLE)
+    assert (told["run_id"], told["step"]) == (RUN_ID, 1)
+    assert (told["error"], told["cause"]) == (error.output["Error"], cause)
+    assert visited == ["Begin", "Step1", "JobFailed", "Settle", "Settled", "Index"] + [
+        "IndexPart"
+    ] * 2 + ["Announce", "Announced", "Succeeded"]
 
 
 def test_a_job_that_still_runs_is_waited_for() -> None:
-    cloud = Cloud({"status": "JobStillRuns", "run_id": RUN_ID}, SETTLED)
+    told = {"status": "JobStillRuns", "run_id": RUN_ID, "step": 1}
+    cloud = Cloud(told, SETTLED)
 
     visited, _ = run(cloud)
 
-    assert visited[2:7] == ["Settle", "JobStillRuns", "WaitForJob", "Settle", "JobStillRuns"]
-    assert cloud.lambdas(SETTLE) == [{"run_id": RUN_ID}] * 2
+    assert visited[2:7] == ["Settle", "Settled", "WaitForJob", "Settle", "Settled"]
+    assert cloud.lambdas(SETTLE) == [{"run_id": RUN_ID, "step": 1}, told]
+
+
+def test_each_step_begins_with_what_settle_hands_on() -> None:
+    cloud = Cloud(SECOND, SETTLED)
+
+    visited, _ = run(cloud, steps=2)
+
+    assert visited[:8] == [
+        *("Begin", "Step1", "Settle", "Settled"),
+        *("NextStep", "Step2", "Settle", "Settled"),
+    ]
+    _, second = cloud.of("sagemaker")
+    assert second["TransformJobName"] == f"{RUN_ID}-s2-0"
+    assert second["TransformOutput"] == {"S3OutputPath": SECOND["output_uri"]}
+    assert [told["step"] for told in cloud.lambdas(SETTLE)] == [1, 2]
+
+
+NO_CAPACITY = TaskError(
+    "States.TaskFailed",
+    '{"TransformJobStatus": "Failed", "FailureReason": "CapacityError: Unable to provision '
+    'requested ML compute capacity. Please retry using a different ML instance type."}',
+)
+
+
+def test_without_capacity_the_next_type_is_tried_at_once_and_after_the_last_one_a_wait() -> None:
+    cloud = Cloud(jobs=[NO_CAPACITY] * 3)
+    cloud.parameters = {"churn": "churn-v7"}
+
+    visited, _ = run(cloud, parameters=["churn"])
+
+    jobs = cloud.of("sagemaker")
+    assert [job["TransformResources"]["InstanceType"] for job in jobs] == [*TYPES, *TYPES]
+    assert [job["TransformJobName"].removeprefix(RUN_ID) for job in jobs] == [
+        "-s1-0",
+        "-s1-1000",
+        "-s1-2000",
+        "-s1-3000",
+    ]
+    assert visited.count("WaitForCapacity") == visited.count("ReadModel1") == 1
+    assert "error" not in cloud.lambdas(SETTLE)[0]
+
+
+def test_a_step_begins_again_with_its_own_type_and_gives_up_in_the_end() -> None:
+    cloud = Cloud(SECOND, SETTLED, jobs=[None, *[NO_CAPACITY] * 100])
+
+    visited, _ = run(cloud, steps=2)
+
+    assert visited.count("Step1") == 1
+    assert visited.count("Step2") == 100
+    assert visited.count("WaitForCapacity") == 99
+    assert "CapacityError" in cloud.lambdas(SETTLE)[1]["cause"]
+    assert visited[-1] == "Succeeded"
+
+
+def test_a_job_that_failed_for_another_reason_is_not_repeated() -> None:
+    cloud = Cloud(jobs=[TaskError("States.TaskFailed", '{"FailureReason": "AlgorithmError"}')])
+
+    visited, _ = run(cloud)
+
+    assert visited.count("Step1") == 1
 
 
 def test_a_run_that_is_only_to_be_finished_starts_no_job() -> None:
@@ -262,7 +351,7 @@ def test_a_model_that_a_parameter_names_is_read_once_before_the_first_job() -> N
     assert visited[:4] == ["Begin", "ReadModel1", "Step1", "Settle"]
     (job,) = cloud.of("sagemaker")
     assert job["ModelName"] == "churn-v7"
-    assert cloud.lambdas(SETTLE) == [{"run_id": RUN_ID}]
+    assert cloud.lambdas(SETTLE) == [{"run_id": RUN_ID, "step": 1}]
 
 
 def test_every_parameter_is_read() -> None:
@@ -281,7 +370,7 @@ def test_without_its_parameter_a_run_creates_no_job_and_settle_is_told_why() -> 
 
     assert cloud.of("sagemaker") == []
     assert cloud.lambdas(SETTLE) == [
-        {"run_id": RUN_ID, "error": "Ssm.ParameterNotFoundException", "cause": "no such parameter"}
+        INPUT | {"error": "Ssm.ParameterNotFoundException", "cause": "no such parameter"}
     ]
     assert visited[-1] == "Succeeded"
 
