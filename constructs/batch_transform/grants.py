@@ -57,7 +57,7 @@ class BatchTransformGrants:
     def lookup(self, grantee: iam.IGrantable) -> None:
         """Let `grantee` ask the API for predictions.
 
-        :raises ValueError: the pipeline has no index.
+        :raises ValueError: the pipeline has no index, or an authorizer of yours.
         """
         lookup = self._pipeline.lookup
         if lookup is None:
@@ -65,14 +65,7 @@ class BatchTransformGrants:
                 f"grants.lookup needs a pipeline with an index, got {self._pipeline.node.path} "
                 "without one; pass index=PredictionIndex(...)"
             )
-        routes = Stack.of(self._pipeline).format_arn(
-            resource=lookup.api.ref,
-            resource_name="*/GET/predictions*",
-            service="execute-api",
-        )
-        self._allow(
-            grantee, iam.PolicyStatement(actions=["execute-api:Invoke"], resources=[routes])
-        )
+        self._allow(grantee, lookup.use())
 
     def watch(self, grantee: iam.IGrantable) -> None:
         """Let `grantee` see drops and runs: the ledger, the executions, the SSM parameters.

@@ -1,15 +1,18 @@
-"""Id in, prediction out: an HTTP API with IAM authorization before the lookup function."""
+"""Ids in, predictions out: an HTTP API with IAM authorization before the lookup function."""
 
 import json
 
 from aws_cdk import CfnResource, Duration, Size, Stack
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from batch_transform.functions import TransformFunctions, vended_log_group
 from batch_transform.index import Index
 
-_ROUTES = ("GET /predictions", "GET /predictions/{id}")  # the first takes any id, as ?id=…
+# The first takes any id, as ?id=…, the last takes many.
+_ROUTES = ("GET /predictions", "GET /predictions/{id}", "POST /predictions")
+_STAGE = "$default"
 # Path and query hold a record's id, so the log has the route instead.
 _ACCESS_LOG = {
     "request_id": "$context.requestId",
@@ -22,7 +25,11 @@ _ACCESS_LOG = {
 
 
 class Lookup(Construct):
-    """`GET /predictions/{id}` or `?id=…`: the newest prediction of a record, or its history."""
+    """The API of a pipeline's predictions.
+
+    `GET /predictions/{id}` or `?id=…` answers with the newest prediction of a record or with its
+    history, `POST /predictions` with the newest ones of up to 100 records.
+    """
 
     def __init__(
         self,
@@ -42,8 +49,8 @@ class Lookup(Construct):
             description="Answers with predictions",
             environment={"PREDICTIONS_TABLE": index.table.table_name},
             statements=index.allow("Query"),
-            memory=Size.mebibytes(256),
-            timeout=Duration.seconds(10),
+            memory=Size.mebibytes(512),
+            timeout=Duration.seconds(28),  # the API waits for 30, and says nothing of use then
         )
         self.api = CfnResource(
             self,
@@ -55,7 +62,8 @@ class Lookup(Construct):
                 "ProtocolType": "HTTP",
             },
         )
-        self._serve()
+        self._routes = self._serve()
+        self._has_iam = True
         access_logs = vended_log_group(
             self, "apigateway", pipeline_id=pipeline_id, retention=log_retention
         )
@@ -70,12 +78,12 @@ class Lookup(Construct):
                 },
                 "ApiId": self.api.ref,
                 "AutoDeploy": True,
-                "StageName": "$default",
+                "StageName": _STAGE,
             },
         )
 
-    def _serve(self) -> None:
-        """Let the API, and nobody else, hand requests to the function."""
+    def _serve(self) -> list[CfnResource]:
+        """Let the API, and nobody else, hand requests to the function; return its routes."""
         integration = CfnResource(
             self,
             "Integration",
@@ -87,7 +95,7 @@ class Lookup(Construct):
                 "PayloadFormatVersion": "2.0",
             },
         )
-        for number, route in enumerate(_ROUTES):
+        routes = [
             CfnResource(
                 self,
                 f"Route{number}",
@@ -99,6 +107,8 @@ class Lookup(Construct):
                     "Target": f"integrations/{integration.ref}",
                 },
             )
+            for number, route in enumerate(_ROUTES)
+        ]
         CfnResource(
             self,
             "Permission",
@@ -107,14 +117,48 @@ class Lookup(Construct):
                 "Action": "lambda:InvokeFunction",
                 "FunctionName": self.function.function_arn,
                 "Principal": "apigateway.amazonaws.com",
-                "SourceAccount": Stack.of(self).account,
+                # Not SourceAccount too: API Gateway is not known to tell it, and the ARN has it.
                 "SourceArn": Stack.of(self).format_arn(
                     resource=self.api.ref, resource_name="*/*", service="execute-api"
                 ),
             },
         )
+        return routes
 
     @property
     def url(self) -> str:
         """The API's address, without a slash at its end."""
         return self.api.get_att("ApiEndpoint").to_string()
+
+    def authorize_by(self, authorizer_id: str, *, authorization_type: str) -> None:
+        """Let an authorizer of yours decide who may call, instead of IAM.
+
+        :param authorizer_id: of an authorizer of `self.api`, such as `CfnAuthorizer(...).ref`.
+        :param authorization_type: `JWT`, or `CUSTOM` for a Lambda authorizer.
+        """
+        self._has_iam = False
+        for route in self._routes:
+            route.add_property_override("AuthorizationType", authorization_type)
+            route.add_property_override("AuthorizerId", authorizer_id)
+
+    def use(self) -> iam.PolicyStatement:
+        """Return the statement that allows to call the API.
+
+        :raises ValueError: it is not IAM that decides.
+        """
+        if not self._has_iam:
+            raise ValueError(
+                "grants.lookup needs IAM authorization, got an authorizer of yours; "
+                "let that decide who may call"
+            )
+        return iam.PolicyStatement(
+            actions=["execute-api:Invoke"],
+            resources=[
+                Stack.of(self).format_arn(
+                    resource=self.api.ref,
+                    resource_name=f"{_STAGE}/{route.replace(' ', '').replace('{id}', '*')}",
+                    service="execute-api",
+                )
+                for route in _ROUTES
+            ],
+        )

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,14 +15,17 @@ from botocore.config import Config
 from transform_lambdas import metrics
 from transform_lambdas.index_work import lines_in
 from transform_lambdas.predictions import (
+    RECORD_LIMIT_BYTES,
     Prediction,
     PredictionTable,
     RecordFormat,
     UnreadableRecord,
+    record_format,
 )
 from transform_lambdas.run_files import RunFiles
 
 _AT_ONCE = 8  # ranges of a part, each with its own connections to S3 and DynamoDB
+_LOGGED_PROBLEMS = 5  # kinds of problems that a range may have in the log
 _DAY_S = 24 * 3600
 
 logger = logging.getLogger(__name__)
@@ -56,19 +60,16 @@ class Indexer:
     def _index_range(self, run_id: str, entry: Mapping[str, Any]) -> tuple[int, int]:
         start, end = entry["start"], entry["end"]
         chunks = self._files.chunks(entry["key"], start=max(start - 1, 0))
-        unreadable = 0
+        problems = Counter[str]()
 
         def readable() -> Iterator[Prediction]:
-            nonlocal unreadable
-            for line in lines_in(chunks, start=start, end=end):
+            for line in lines_in(chunks, start=start, end=end, longest=RECORD_LIMIT_BYTES):
                 if not line:
                     continue
                 try:
                     yield self._format.read(line)
                 except UnreadableRecord as problem:
-                    if not unreadable:
-                        logger.warning("%s: not indexed: %s", entry["key"], problem)
-                    unreadable += 1
+                    problems[str(problem)] += 1
 
         expires_at = None
         if self._retention_days is not None:
@@ -80,7 +81,9 @@ class Indexer:
             run_id=run_id,
             expires_at=expires_at,
         )
-        return written, unreadable
+        for problem, count in problems.most_common(_LOGGED_PROBLEMS):
+            logger.warning("%s: records not indexed: %d, %s", entry["key"], count, problem)
+        return written, problems.total()
 
 
 @cache
@@ -93,7 +96,9 @@ def _indexer() -> Indexer:
         table=PredictionTable(
             boto3.resource("dynamodb", config=config).Table(environment["PREDICTIONS_TABLE"])
         ),
-        record_format=RecordFormat(environment["RECORD_FORMAT"], environment["RECORD_ID"]),
+        record_format=record_format(
+            environment["RECORD_FORMAT"], environment["RECORD_ID"], environment["RECORD_VALUE"]
+        ),
         retention_days=int(retention_days) if retention_days else None,
     )
 

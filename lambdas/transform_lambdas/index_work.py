@@ -58,15 +58,18 @@ def parts(outputs: Iterable[Output], *, part_bytes: int = _PART_BYTES) -> list[l
     return done
 
 
-def lines_in(chunks: Iterable[bytes], *, start: int, end: int) -> Iterator[bytes]:
+def lines_in(chunks: Iterable[bytes], *, start: int, end: int, longest: int) -> Iterator[bytes]:
     """Yield the lines whose first byte lies in [start, end), without their line ends.
 
     :param chunks: the object's bytes from `max(start - 1, 0)` on, read no further than needed.
+    :param longest: of a longer line something longer than this comes, not all of it, so that no
+        line needs more memory than that and a chunk.
     """
     position = max(start - 1, 0)
     # The byte before a range tells whether a line begins with it, or further on.
     skipping = start > 0
     rest = b""
+    left_out = 0  # bytes of the line that `rest` begins
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
@@ -75,8 +78,12 @@ def lines_in(chunks: Iterable[bytes], *, start: int, end: int) -> Iterator[bytes
                     return
                 yield line.removesuffix(b"\r")
             skipping = False
-            position += len(line) + 1
+            position += left_out + len(line) + 1
+            left_out = 0
         if not skipping and position >= end:
             return
+        if len(rest) > longest + 2:  # one that a line end may take off, and one too many
+            left_out += len(rest) - longest - 2
+            rest = rest[: longest + 2]
     if rest and not skipping and position < end:
         yield rest.removesuffix(b"\r")

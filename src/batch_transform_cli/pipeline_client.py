@@ -10,7 +10,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -33,8 +33,9 @@ LOCAL_ACCOUNT = "000000000000"
 LOCAL_REGION = "us-east-1"
 """Where a local cloud has what names no account and region."""
 
-_LOOKUP_LIMIT_S = 15
-_NO_ROUTE = '"Not Found"'  # the gateway's own 404; that of the lookup function names the id
+_LOOKUP_LIMIT_S = 35  # the API itself gives up after 30
+_IDS_AT_ONCE = 100  # the API takes no more
+_PROBLEM = "application/problem+json"  # what the lookup function answers; the gateway's is not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,25 +245,39 @@ class PipelineClient:
 
         :raises CommandError: the pipeline has no API, or it does not answer as it should.
         """
+        reply = self._call("GET", f"?id={quote(record_id, safe='')}")
+        if reply.status == 404 and reply.is_problem:
+            return None
+        return _prediction(reply.json())
+
+    def lookup_many(self, record_ids: Iterable[str]) -> dict[str, Prediction | None]:
+        """Ask the HTTP API for the newest predictions of ids; None for those that have none.
+
+        :raises CommandError: the pipeline has no API, or it does not answer as it should.
+        """
+        found: dict[str, Prediction | None] = dict.fromkeys(record_ids)
+        ids = list(found)
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            body = json.dumps({"ids": ids[start : start + _IDS_AT_ONCE]})
+            for entry in self._call("POST", body=body.encode()).json()["predictions"]:
+                found[entry["id"]] = _prediction(entry)
+        return found
+
+    def _call(self, method: str, query: str = "", body: bytes | None = None) -> "_Reply":
         if "api-url" not in self._facts:
             raise CommandError(
                 f"pipeline {self.pipeline_id} must have an index to look ids up, got none; "
                 "give the construct index=PredictionIndex(...) and deploy it"
             )
-        url = f"{self._api_url()}/predictions?id={quote(record_id, safe='')}"
-        status, body = _get(url, self._signed(url))
-        if status == 404 and _NO_ROUTE not in body:
-            return None
-        if status != 200:
-            raise CommandError(f"the lookup must answer 200, got {status}: {body.strip()[:300]}")
-        answer = json.loads(body)
-        return Prediction(
-            record_id=answer["id"],
-            prediction=answer["prediction"],
-            dropped_at=answer["dropped_at"],
-            source_key=answer["source_key"],
-            run_id=answer["run_id"],
-        )
+        credentials = self._cloud.session.get_credentials()
+        if credentials is None:
+            raise CommandError(
+                "a lookup must be signed, got no AWS credentials; log in or set AWS_PROFILE"
+            )
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        call = AWSRequest(method, f"{self._api_url()}/predictions{query}", headers, body)
+        SigV4Auth(credentials, "execute-api", self._cloud.session.region_name).add_auth(call)
+        return _send(urllib.request.Request(call.url, body, dict(call.headers), method=call.method))
 
     def _items(self) -> Iterator[dict[str, Any]]:
         # Besides drops and runs the table has heads, slots and marks, which are dispatch's own.
@@ -282,16 +297,6 @@ class PipelineClient:
         # The names under amazonaws.com are AWS's; a local cloud serves its APIs at its endpoint.
         api_id = (urlsplit(url).hostname or "").split(".")[0]
         return f"{self._cloud.endpoint}/_aws/execute-api/{api_id}/$default"
-
-    def _signed(self, url: str) -> dict[str, str]:
-        credentials = self._cloud.session.get_credentials()
-        if credentials is None:
-            raise CommandError(
-                "a lookup must be signed, got no AWS credentials; log in or set AWS_PROFILE"
-            )
-        call = AWSRequest("GET", url)
-        SigV4Auth(credentials, "execute-api", self._cloud.session.region_name).add_auth(call)
-        return dict(call.headers)
 
 
 def one_line(error: Exception) -> str:
@@ -342,19 +347,49 @@ def _run(item: Mapping[str, Any]) -> Run:
     )
 
 
-def _get(url: str, headers: Mapping[str, str]) -> tuple[int, str]:
-    call = urllib.request.Request(url, headers=dict(headers))
+def _prediction(entry: Mapping[str, Any]) -> Prediction:
+    return Prediction(
+        record_id=entry["id"],
+        prediction=entry["prediction"],
+        dropped_at=entry["dropped_at"],
+        source_key=entry["source_key"],
+        run_id=entry["run_id"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reply:
+    """What the lookup API, or the gateway before it, answered."""
+
+    status: int
+    is_problem: bool
+    text: str
+
+    def json(self) -> Any:
+        """Return the body of a good answer."""
+        if self.status != 200:
+            said = json.loads(self.text)["detail"] if self.is_problem else self.text.strip()[:300]
+            raise CommandError(f"the lookup must answer 200, got {self.status}: {said}")
+        return json.loads(self.text)
+
+
+def _send(call: urllib.request.Request) -> _Reply:
     # A proxy of the environment is for the world outside, not for this machine.
-    proxies = urllib.request.ProxyHandler({} if is_local(url) else None)
+    proxies = urllib.request.ProxyHandler({} if is_local(call.full_url) else None)
     try:
-        with urllib.request.build_opener(proxies).open(call, timeout=_LOOKUP_LIMIT_S) as reply:
-            return reply.status, reply.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode(errors="replace")
+        try:
+            reply = urllib.request.build_opener(proxies).open(call, timeout=_LOOKUP_LIMIT_S)
+        except urllib.error.HTTPError as error:
+            reply = error
+        with reply:
+            return _Reply(
+                status=reply.status,
+                is_problem=reply.headers.get_content_type() == _PROBLEM,
+                text=reply.read().decode(errors="replace"),
+            )
     except OSError as error:
         raise CommandError(
-            f"the lookup API must answer at {url}, got {error}; is the cloud running?"
+            f"the lookup API must answer at {call.full_url}, got {error}; is the cloud running?"
         ) from error
 
 

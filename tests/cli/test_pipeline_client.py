@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import boto3
 import pytest
 
+from batch_transform_cli import main
 from batch_transform_cli.errors import CommandError, PipelineNotFound
 from batch_transform_cli.pipeline_client import Cloud, PipelineClient
 
@@ -66,32 +67,52 @@ def test_outputs_of_a_run_are_counted_where_the_job_writes_them(
     assert client.outputs_of(run) == 1
 
 
+def entry(record_id: str) -> dict[str, Any]:
+    return {
+        "id": record_id,
+        "prediction": [record_id, "0.9"],
+        "dropped_at": "2026-03-01T12:00:00.000Z",
+        "source_key": "input/a.csv",
+        "run_id": "churn-1-r1",
+    }
+
+
 class Api(http.server.BaseHTTPRequestHandler):
     """The lookup API, as far as a client can tell."""
 
     seen: ClassVar[list[tuple[str, str]]] = []
+    asked: ClassVar[list[list[str]]] = []
 
     def do_GET(self) -> None:
         self.seen.append((self.path, self.headers.get("Authorization", "")))
-        status = 404
-        body: dict[str, Any] = {"message": "no such id"}
         if self.path.endswith("?id=a%2Fb%20c"):
-            status, body = (
-                200,
-                {
-                    "id": "a/b c",
-                    "prediction": ["a/b c", "0.9"],
-                    "dropped_at": "2026-03-01T12:00:00.000Z",
-                    "source_key": "input/a.csv",
-                    "run_id": "churn-1-r1",
-                },
-            )
+            self.answer(200, entry("a/b c"))
         elif self.path.endswith("?id=broken"):
-            status = 500
+            self.answer(500, {"message": "Internal Server Error"})
         elif self.path.endswith("?id=elsewhere"):
-            body = {"message": "Not Found"}
+            self.answer(404, {"message": "Not Found"})
+        else:
+            self.problem(404, "no such id")
+
+    def do_POST(self) -> None:
+        self.seen.append((self.path, self.headers.get("Authorization", "")))
+        ids = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["ids"]
+        assert self.headers["Content-Type"] == "application/json"
+        self.asked.append(ids)
+        if "busy" in ids:
+            self.problem(503, "got throttled; ask again later")
+            return
+        found = [entry(record_id) for record_id in ids if record_id != "nobody"]
+        self.answer(200, {"predictions": found, "missing": [i for i in ids if i == "nobody"]})
+
+    def problem(self, status: int, detail: str) -> None:
+        problem = {"type": "about:blank", "title": "-", "status": status, "detail": detail}
+        self.answer(status, problem, "application/problem+json")
+
+    def answer(self, status: int, body: Any, content_type: str = "application/json") -> None:
         text = json.dumps(body).encode()
         self.send_response(status)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
@@ -136,6 +157,52 @@ def test_an_id_without_a_prediction_is_none_and_a_broken_api_is_an_error(
         api.lookup("broken")
     with pytest.raises(CommandError, match="must answer 200, got 404"):
         api.lookup("elsewhere")
+
+
+def test_many_ids_are_asked_for_a_hundred_at_a_time(api: PipelineClient) -> None:
+    Api.asked.clear()
+    ids = [f"é{n}" for n in range(150)] + ["nobody", "é0"]
+
+    found = api.lookup_many(ids)
+
+    assert [len(asked) for asked in Api.asked] == [100, 51]
+    assert list(found) == ids[:-1]
+    assert found["nobody"] is None
+    last = found["é149"]
+    assert last is not None
+    assert (last.record_id, last.prediction) == ("é149", ["é149", "0.9"])
+    path, authorization = Api.seen[-1]
+    assert path == "/_aws/execute-api/abcd1234/$default/predictions"
+    assert "SignedHeaders=content-type;host;x-amz-date" in authorization
+
+
+def test_a_problem_is_told_by_its_detail(api: PipelineClient) -> None:
+    with pytest.raises(CommandError) as refused:
+        api.lookup_many(["a", "busy"])
+    assert str(refused.value) == (
+        "the lookup must answer 200, got 503: got throttled; ask again later"
+    )
+
+
+def test_the_command_prints_several_predictions_and_names_the_ids_that_have_none(
+    api: PipelineClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["batch-transform", "lookup", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main.app()
+        return int(str(ended.value.code))
+
+    monkeypatch.setattr(PipelineClient, "find", lambda *_: api)
+
+    assert run("a/b c") == 0
+    assert capsys.readouterr().out == "a/b c,0.9\n"
+    assert run("b", "nobody", "a") == 1
+    printed = capsys.readouterr()
+    assert printed.out == "b\tb,0.9\na\ta,0.9\n"
+    assert "must be that of a scored record, got 'nobody'; see" in printed.err
+    assert run("b", "a", "--json") == 0
+    assert [found["record_id"] for found in json.loads(capsys.readouterr().out)] == ["b", "a"]
 
 
 def test_fails_when_a_pipeline_without_index_is_asked_for_an_id(client: PipelineClient) -> None:

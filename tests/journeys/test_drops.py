@@ -4,9 +4,12 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from batch_transform_cli.errors import CommandError
 
 from .conftest import Pipeline
 
@@ -65,18 +68,30 @@ def test_files_dropped_together_are_one_run_and_the_malformed_one_fails_alone(
     assert list(json.load(report["Body"])["without_output"]) == [bad]
 
 
-def test_a_prediction_is_found_by_id_and_an_unknown_id_is_not(
+def test_predictions_are_found_by_id_and_an_unknown_id_is_not(
     pipeline: Pipeline, rows: Rows, score: Callable[[list[str]], float]
 ) -> None:
-    key = pipeline.drop("one.csv", csv_of({"1/2+50% = ä?": rows["P0001"]}))
+    odd, *others = ids = ["1/2+50% = ä?", *(f"ä/{n}" for n in range(97))]
+    key = pipeline.drop("many.csv", csv_of(dict.fromkeys(ids, rows["P0001"])))
     pipeline.wait(key)
 
-    found = pipeline.client.lookup("1/2+50% = ä?")
+    found = pipeline.client.lookup(odd)
 
     assert found is not None
-    assert (found.record_id, found.source_key) == ("1/2+50% = ä?", key)
-    assert predicted(pipeline, "1/2+50% = ä?") == pytest.approx(score(rows["P0001"]), abs=1e-6)
+    assert (found.record_id, found.source_key) == (odd, key)
+    assert found.prediction == [pytest.approx(score(rows["P0001"]), abs=1e-6)]
     assert pipeline.client.lookup("nobody") is None
+
+    asked = [*reversed(others), "nobody", odd, "no one"]
+    many = pipeline.client.lookup_many(asked)
+
+    assert list(many) == asked
+    assert [record_id for record_id in asked if many[record_id] is None] == ["nobody", "no one"]
+    assert many[odd] == found
+    for record_id in others:
+        assert many[record_id] == replace(found, record_id=record_id)
+    with pytest.raises(CommandError, match="400: an id must have 1 to 1024 bytes, got 2000"):
+        pipeline.client.lookup_many(["x" * 2000, "y"])
 
 
 def test_a_newer_version_of_a_key_replaces_output_and_prediction(

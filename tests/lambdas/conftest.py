@@ -19,7 +19,7 @@ from transform_lambdas.drops import Drop
 from transform_lambdas.index import Indexer
 from transform_lambdas.intake import Intake
 from transform_lambdas.ledger import Ledger
-from transform_lambdas.predictions import PredictionTable, RecordFormat
+from transform_lambdas.predictions import CsvRecords, PredictionTable
 from transform_lambdas.run_files import RunFiles
 from transform_lambdas.settle import Settlement
 from transform_lambdas.transform_jobs import Job
@@ -299,7 +299,7 @@ class World:
         return Indexer(
             files=self.files,
             table=table,
-            record_format=RecordFormat("csv", "0"),
+            record_format=CsvRecords(0),
             retention_days=None,
         )
 

@@ -27,12 +27,12 @@ def test_there_are_never_more_parts_than_an_execution_can_hold() -> None:
     assert len(parts(outputs(10**15))) == 1000
 
 
-def read(data: bytes, start: int, end: int, chunk: int) -> list[bytes]:
+def read(data: bytes, start: int, end: int, chunk: int, longest: int = 99) -> list[bytes]:
     def chunks() -> Iterator[bytes]:
         for at in range(max(start - 1, 0), len(data), chunk):
             yield data[at : at + chunk]
 
-    return list(lines_in(chunks(), start=start, end=end))
+    return list(lines_in(chunks(), start=start, end=end, longest=longest))
 
 
 @given(
@@ -61,3 +61,24 @@ def test_ranges_cut_anywhere_give_every_line_exactly_once(
 @pytest.mark.parametrize("data", [b"a\r\nb\r\n", b"a\r\nb"])
 def test_a_windows_line_end_is_no_part_of_a_line(data: bytes) -> None:
     assert read(data, 0, len(data), 3) == [b"a", b"b"]
+
+
+@given(
+    st.lists(st.integers(0, 30).map(lambda size: b"x" * size)), st.integers(1, 9), st.integers(1, 5)
+)
+def test_of_a_line_that_is_too_long_comes_only_so_much_that_it_is_seen(
+    lines: list[bytes], range_size: int, chunk: int
+) -> None:
+    longest = 7
+    data = b"".join(line + b"\n" for line in lines)
+    found = [
+        line
+        for start in range(0, len(data), range_size)
+        for line in read(data, start, min(start + range_size, len(data)), chunk, longest)
+    ]
+
+    assert [line for line in found if len(line) <= longest] == [
+        line for line in lines if len(line) <= longest
+    ]
+    assert [len(line) > longest for line in found] == [len(line) > longest for line in lines]
+    assert all(len(line) <= longest + 2 + chunk for line in found)

@@ -9,6 +9,7 @@ from aws_cdk import App, Environment, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
+from aws_cdk.aws_apigatewayv2 import CfnAuthorizer
 
 from batch_transform import (
     BatchTransform,
@@ -75,13 +76,46 @@ def test_who_reads_sees_predictions_and_reports_but_no_files_of_runs(
     assert "/runs/" not in str(granted["Read"])
 
 
-def test_who_looks_up_may_only_get_predictions(
+def test_who_looks_up_may_call_the_three_routes_and_nothing_else(
     granted: dict[str, list[dict[str, Any]]],
 ) -> None:
     (statement,) = granted["Lookup"]
 
     assert statement["Action"] == "execute-api:Invoke"
-    assert "/*/GET/predictions*" in str(statement["Resource"])
+    assert {arn["Fn::Join"][1][-1] for arn in statement["Resource"]} == {
+        "/$default/GET/predictions",
+        "/$default/POST/predictions",
+        "/$default/GET/predictions/*",
+    }
+
+
+def test_an_authorizer_of_ones_own_decides_on_every_route(
+    synthesize: Callable[[Any], dict[str, Any]],
+) -> None:
+    def define(stack: Stack) -> None:
+        pipeline = indexed(stack)
+        assert pipeline.lookup is not None
+        login = CfnAuthorizer(
+            stack,
+            "Login",
+            api_id=pipeline.lookup.api.ref,
+            authorizer_type="JWT",
+            identity_source=["$request.header.Authorization"],
+            jwt_configuration=CfnAuthorizer.JWTConfigurationProperty(
+                audience=["churn"], issuer="https://login.example.com"
+            ),
+            name="login",
+        )
+        pipeline.lookup.authorize_by(login.ref, authorization_type="JWT")
+        with pytest.raises(ValueError, match="needs IAM authorization, got an authorizer of yours"):
+            pipeline.grants.lookup(iam.Role(stack, "Who", assumed_by=iam.AccountRootPrincipal()))
+
+    resources = synthesize(define)["Resources"].values()
+
+    routes = [part["Properties"] for part in resources if part["Type"].endswith("::Route")]
+    assert [(route["AuthorizationType"], route["AuthorizerId"]) for route in routes] == [
+        ("JWT", {"Ref": "Login"})
+    ] * 3
 
 
 def test_who_watches_writes_nothing(granted: dict[str, list[dict[str, Any]]]) -> None:

@@ -267,7 +267,11 @@ def test_the_api_asks_for_a_signed_request_and_logs_without_ids(template: dict[s
     routes = of_type(template, "AWS::ApiGatewayV2::Route").values()
     (stage,) = of_type(template, "AWS::ApiGatewayV2::Stage").values()
 
-    assert {route["RouteKey"] for route in routes} == {"GET /predictions", "GET /predictions/{id}"}
+    assert {route["RouteKey"] for route in routes} == {
+        "GET /predictions",
+        "GET /predictions/{id}",
+        "POST /predictions",
+    }
     assert {route["AuthorizationType"] for route in routes} == {"AWS_IAM"}
     assert "$context.path" not in stage["AccessLogSettings"]["Format"]
 
