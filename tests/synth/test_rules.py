@@ -36,7 +36,7 @@ REASONS = {
         "the service's log group and its streams"
     ),
     r"AwsSolutions-IAM5\[Resource::.*:execution:.*:\*\]": "executions of this state machine",
-    r"AwsSolutions-IAM5\[Resource::.*/\*/GET/predictions\*\]": "every id, in every stage",
+    r"AwsSolutions-IAM5\[Resource::.*/\$default/GET/predictions/\*\]": "every id",
     r"AwsSolutions-IAM5\[Resource::.*:parameter/batch-transform/churn/\*\]": "its own parameters",
 }
 
