@@ -32,6 +32,7 @@ class Sizes:
     local_mode_lines: int = 40
     local_mode_bytes: int = 6 * MIB
     memory_bytes: tuple[int, ...] = (100 * MB, 1000 * MB, 3000 * MB)
+    pipelines: tuple[int, ...] = (5, 10)
 
 
 QUICK = Sizes(
@@ -46,6 +47,7 @@ QUICK = Sizes(
     local_mode_lines=2,
     local_mode_bytes=20_000,
     memory_bytes=(MB, 10 * MB),
+    pipelines=(2,),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.bench import MB
-from benchmarks.works import Memory, Reference, Sample, Speed, Work
+from benchmarks.works import Cost, Memory, Reference, Sample, Speed, Work
 
 _MEMORY_ROUNDS = 3
 Say = Callable[[str], None]
@@ -46,6 +46,8 @@ def measure(
     """
     if isinstance(work, Memory):
         yield _memory(name, work, rounds=min(rounds, _MEMORY_ROUNDS), judge=judge, say=say)
+    elif isinstance(work, Cost):
+        yield from _cost(name, work, rounds=rounds, judge=judge, say=say)
     else:
         references = tuple(r for r in work.references if r.name not in without)
         work = replace(work, references=references)
@@ -160,3 +162,31 @@ def _memory(name: str, work: Memory, *, rounds: int, judge: bool, say: Say) -> F
             "apart_mb": near / MB if near else None,
         },
     )
+
+
+def _cost(name: str, work: Cost, *, rounds: int, judge: bool, say: Say) -> Iterator[Figure]:
+    runs: dict[str, list[float]] = {program: [] for program in work.programs}
+    for number in range(rounds):
+        for program in [*work.programs][:: -1 if number % 2 else 1]:
+            runs[program].append(work.programs[program]())
+            say(f"{name}/{program}: {runs[program][-1]:.2f} CPU s, {number + 1} of {rounds}")
+    cpu_s = {program: statistics.median(seconds) for program, seconds in runs.items()}
+    for limit in work.limits:
+        multiple = limit.of(cpu_s)
+        yield Figure(
+            name=f"{name}/{limit.name}",
+            work=work.title,
+            engine=", ".join(f"{program}: {seconds:.2f} s" for program, seconds in cpu_s.items()),
+            reference="",
+            reached=f"{multiple:.2f} x",
+            demanded=f"≤ {limit.at_most:g} x",
+            holds=multiple <= limit.at_most if judge else None,
+            details={
+                "unit": "CPU s",
+                "rounds": rounds,
+                "cpu_s": cpu_s,
+                "runs": runs,
+                "multiple": multiple,
+                "at_most": limit.at_most,
+            },
+        )

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -76,7 +77,31 @@ class Memory:
     apart_bytes: int | None = None
 
 
-Work = Speed | Memory
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limit:
+    """What a multiple of the first program's CPU time may be at most.
+
+    :param of: takes the median CPU seconds of every program by its name, and returns the multiple.
+    """
+
+    name: str
+    of: Callable[[Mapping[str, float]], float]
+    at_most: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """The CPU time of programs that do ever more of one thing.
+
+    :param programs: each returns its CPU seconds, user and system, its children's included.
+    """
+
+    title: str
+    programs: Mapping[str, Callable[[], float]]
+    limits: Sequence[Limit]
+
+
+Work = Speed | Memory | Cost
 
 
 def _sample(run: Run, work_done: float) -> Sample:
@@ -566,6 +591,50 @@ def _joined(count: int, per_payload: int) -> Iterator[bytes]:
         yield b"".join([row + next(endless) for row in block.splitlines()])
 
 
+# Synthesis.
+
+
+@contextmanager
+def synthesis(bench: Bench) -> Iterator[Work]:
+    """What pipelines add to the synthesis of a CDK app."""
+    model = bench.new_path("model")
+    model.mkdir()
+    (model / "model.json").write_text("{}")
+
+    def synthesize(pipelines: int) -> float:
+        folder = bench.new_path("cdk.out")
+        run = run_program(
+            [
+                *(sys.executable, _HERE / "synthesize_app.py"),
+                *(folder, model, _EXAMPLE / "image", str(pipelines)),
+            ],
+            environment={"CDK_VALIDATION": "false"},
+        )
+        templates = [*folder.glob("*.template.json")]
+        made = sum(path.read_text().count('"AWS::SageMaker::Model"') for path in templates)
+        if made != pipelines or not templates:
+            raise BenchmarkError(f"the app must have {pipelines} models, got {made}")
+        shutil.rmtree(folder)
+        return run.cpu_s
+
+    def each_further(count: int) -> Callable[[Mapping[str, float]], float]:
+        return lambda cpu_s: (cpu_s[str(count)] - cpu_s["1"]) / (count - 1) / cpu_s["0"]
+
+    many = bench.sizes.pipelines
+    yield Cost(
+        title="CPU of a synthesis, with so many pipelines with index and lookup",
+        programs={str(count): partial(synthesize, count) for count in (0, 1, *many)},
+        limits=[
+            Limit(name="one", of=lambda cpu_s: cpu_s["1"] / cpu_s["0"], at_most=2.4),
+            *(
+                Limit(name=f"further-of-{count}", of=each_further(count), at_most=0.3)
+                for count in many
+            ),
+        ],
+    )
+    shutil.rmtree(model)
+
+
 # What others do.
 
 
@@ -623,4 +692,5 @@ WORKS: Mapping[str, Callable[[Bench], AbstractContextManager[Work]]] = {
     "interim": interim,
     "memory": memory,
     "memory-join": memory_join,
+    "synthesis": synthesis,
 }

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from aws_cdk import CfnOutput, Stack
-from aws_cdk import aws_ssm as ssm
+from aws_cdk import CfnOutput, CfnResource, Stack
 from constructs import Construct
 
 
@@ -29,11 +28,15 @@ class Discovery(Construct):
         prefix = "" if first else re.sub(r"[^A-Za-z0-9]", "", scope.node.id)
         for name, value in facts.items():
             CfnOutput(stack, f"{prefix}{_pascal(name)}", value=value)
-            ssm.StringParameter(
+            CfnResource(
                 self,
                 _pascal(name),
-                parameter_name=f"/batch-transform/{pipeline_id}/{name}",
-                string_value=value,
+                type="AWS::SSM::Parameter",
+                properties={
+                    "Name": f"/batch-transform/{pipeline_id}/{name}",
+                    "Type": "String",
+                    "Value": value,
+                },
             )
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from aws_cdk import Token
-
 import transform_request
 from batch_transform.settings import TransformSettings
+from batch_transform.tokens import is_token
 
 
 def job_request(
@@ -60,7 +59,7 @@ def check_settings(
             manifest_uri="s3://output/runs/any-run/manifest.json",
             output_uri="s3://output/runs/any-run/step-1",
         ),
-        is_token=lambda value: Token.is_unresolved(value) or _is_jsonata(value),
+        is_token=lambda value: is_token(value) or _is_jsonata(value),
     )
 
 

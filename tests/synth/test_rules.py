@@ -91,3 +91,12 @@ def test_cloudformation_linter_finds_nothing(which: str, templates: dict[str, Te
     # W3005: CDK names a role in DependsOn beside the policy for whose sake it is there.
     matches = [m for m in lint(json.dumps(templates[which])) if m.rule.id != "W3005"]
     assert [f"{match.path} {match.message}" for match in matches] == []
+
+
+@pytest.mark.parametrize("which", ["nothing_on", "everything_on"])
+def test_several_pipelines_fit_in_a_stack(which: str, templates: dict[str, Template]) -> None:
+    # CloudFormation's limits are 500 resources and 1 MB a template.
+    template = templates[which]
+
+    assert len(template["Resources"]) <= 80
+    assert len(json.dumps(template, separators=(",", ":"))) <= 60_000
