@@ -189,7 +189,7 @@ def _check_pair(scope: Construct, before: TransformStep, after: TransformStep) -
             f"step {after.name!r} must read its objects as they are, because SageMaker compresses "
             "no output, got compression_type Gzip; set it for the first step alone"
         )
-    lines = written.assemble_with is AssembleWith.LINE
+    lines = written.to_request()["TransformOutput"].get("AssembleWith") == AssembleWith.LINE
     if lines and read.split_type in (SplitType.RECORD_IO, SplitType.TF_RECORD):
         raise ValueError(
             f"step {after.name!r} must split what step {before.name!r} assembles, got split_type "

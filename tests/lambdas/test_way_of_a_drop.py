@@ -296,6 +296,116 @@ def test_a_status_event_that_comes_before_its_time_changes_nothing(world: World)
     assert world.items() == before
 
 
+CHAIN = ("clean", "score")
+
+
+def test_a_step_reads_exactly_what_the_one_before_it_has_written(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(steps=CHAIN)
+    world.drop("input/a.csv", b"a,1\n")
+    unclean = world.drop("input/b.csv")
+    unfit = world.drop("input/deep/c.csv.out", b"c,1\n")
+    world.jobs.said["input/b.csv"] = "ClientError: 400 no number"
+    world.jobs.said["step-1/input/deep/c.csv.out.out"] = "ClientError: 400 no column"
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+
+    result = world.execute(run_id)
+
+    assert result["outcome"] == "PartiallyCompleted"
+    assert result["counts"] == {"done": 1, "waiting": 0, "failed": 2}
+    assert world.prediction("input/a.csv") == b"a,1\n"
+    assert world.reason(unclean) == "input/b.csv in step 'clean': ClientError: 400 no number"
+    assert world.reason(unfit) == (
+        "input/deep/c.csv.out in step 'score': ClientError: 400 no column"
+    )
+    assert [item["record_id"] for item in world.prediction_table.scan()["Items"]] == ["a"]
+    assert world.read(f"runs/{run_id}/manifest-2.json") == [
+        {"prefix": f"s3://output-bucket/runs/{run_id}/step-1/"},
+        "input/a.csv.out",
+        "input/deep/c.csv.out.out",
+    ]
+    assert [job["name"] for job in world.read(f"reports/{run_id}.json")["jobs"]] == [
+        f"{run_id}-s2-0",
+        f"{run_id}-s1-0",
+    ]
+
+
+def test_when_a_step_leaves_nothing_the_next_one_is_not_run(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(steps=CHAIN)
+    drop = world.drop("input/a.csv")
+    world.jobs.said["input/a.csv"] = "ClientError: 400 no number"
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+
+    world.execute(run_id)
+
+    assert [job.step for job in world.jobs.jobs[run_id]] == [1]
+    assert world.reason(drop).startswith("input/a.csv in step 'clean': ")
+
+
+def test_a_refusal_is_told_of_the_step_that_was_refused(make_world: Callable[..., World]) -> None:
+    world = make_world(steps=CHAIN)
+    drop = world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.do_job(run_id)
+    begin = world.settlement.settle({"run_id": run_id, "step": 1})
+    assert begin["status"] == "NextStep"
+
+    refused = {"error": "SageMaker.AmazonSageMakerException", "cause": "ValidationException"}
+    world.settlement.settle({**begin, **refused})
+
+    assert world.reason(drop) == (
+        "input/a.csv in step 'score': no transform job could be created: "
+        "SageMaker.AmazonSageMakerException: ValidationException"
+    )
+    assert world.statuses() == {"input/a.csv": "failed"}
+
+
+@pytest.mark.parametrize("dies_after", [0, 1], ids=["before it hands on", "after that"])
+def test_a_run_that_dies_between_two_steps_gives_its_drops_back(
+    make_world: Callable[..., World], dies_after: int
+) -> None:
+    world = make_world(steps=CHAIN)
+    drop = world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.do_job(run_id)
+    for _ in range(dies_after):
+        world.settlement.settle({"run_id": run_id, "step": 1})
+    world.executions.statuses[run_id] = "ABORTED"
+    world.execution_ended(run_id)
+
+    world.execute(f"{run_id}-f1")
+
+    assert world.statuses() == {"input/a.csv": "waiting"}
+    assert "in step 'score': no transform job could be created" in world.reason(drop)
+    world.pass_time(60)
+    (again,) = world.dispatch()
+    world.execute(again)
+    assert world.statuses() == {"input/a.csv": "done"}
+
+
+def test_a_dead_run_is_not_settled_while_a_job_of_its_second_step_still_runs(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(steps=CHAIN)
+    world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.do_job(run_id)
+    world.jobs.jobs[run_id].insert(0, Job(f"{run_id}-s2-1000", "InProgress", ""))
+
+    result = world.settlement.settle({"run_id": run_id, "finish": True})
+
+    assert result == {"run_id": run_id, "finish": True, "status": "JobStillRuns"}
+    assert world.jobs.stopped == [f"{run_id}-s2-1000"]
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
 def test_a_lambda_that_dies_at_any_call_loses_nothing_and_scores_nothing_twice(
     make_world: Callable[..., World],
@@ -308,9 +418,9 @@ def test_a_lambda_that_dies_at_any_call_loses_nothing_and_scores_nothing_twice(
     while True:
         dies_at += 1
         fresh_aws()
-        world = make_world(dies_at=None, after=after)
+        world = make_world(dies_at=None, after=after, steps=CHAIN)
         events = [world.event(f"input/{name}.csv", f"{name},1\n".encode()) for name in "ab"]
-        world.jobs.said["input/b.csv"] = "ClientError: 400 no"
+        world.jobs.said["step-1/input/b.csv.out"] = "ClientError: 400 no"
         world.fuse.calls, world.fuse.dies_at = 0, dies_at
 
         for _ in range(12):  # wake-ups, a minute apart; AWS repeats what has died
@@ -338,6 +448,8 @@ def test_a_lambda_that_dies_at_any_call_loses_nothing_and_scores_nothing_twice(
         assert [item["record_id"] for item in world.prediction_table.scan()["Items"]] == ["a"]
         assert world.is_quiet()
         assert world.permits_held() == []
-        assert len(world.jobs.jobs) == 1, "a second job scored something twice"
+        ((run_id, jobs),) = world.jobs.jobs.items()
+        names = [f"{run_id}-s2-0", f"{run_id}-s1-0"]
+        assert [job.name for job in jobs] == names, "a second job did something twice"
         if world.fuse.calls < dies_at:
             return  # the whole way takes fewer calls: each has been the last one once
