@@ -22,6 +22,7 @@ from batch_transform.settings import (
     TransformSettings,
 )
 from batch_transform.steps import InstanceCount, TransformStep
+from batch_transform.task import S3Location, TransformTask
 
 __all__ = [
     "AssembleWith",
@@ -42,8 +43,10 @@ __all__ = [
     "Monitoring",
     "PredictionIndex",
     "PrivateRegistry",
+    "S3Location",
     "SplitType",
     "TransformModel",
     "TransformSettings",
     "TransformStep",
+    "TransformTask",
 ]

@@ -9,6 +9,8 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from batch_transform.job_data import JobData, distinct_buckets, distinct_keys
+
 PREDICTIONS = "predictions/"
 RUNS = "runs/"
 REPORTS = "reports/"
@@ -50,16 +52,31 @@ class TransformBuckets(Construct):
     @property
     def input_keys(self) -> list[kms.IKey]:
         """The KMS keys of drops."""
-        return _once(self.input.encryption_key)
+        return [*distinct_keys(self.input.encryption_key)]
 
     @property
     def output_keys(self) -> list[kms.IKey]:
         """The KMS keys of predictions, reports and the files of runs, each once."""
-        return _once(self.output.encryption_key, *self._jobs_keys)
+        return [*distinct_keys(self.output.encryption_key, *self._jobs_keys)]
 
     def inputs_arn(self) -> str:
         """Every object that can be a drop."""
         return self.input.arn_for_objects(f"{self.input_prefix}*")
+
+    def job_data(self, step: int) -> JobData:
+        """Return what the jobs of a step read and write: the first reads drops."""
+        read = self.inputs_arn() if step == 1 else self._outputs_arn(step - 1)
+        sources = [self.input] if step == 1 else []
+        keys = self.input_keys if step == 1 else []
+        return JobData(
+            read=(read, self.output.arn_for_objects(f"{RUNS}*/manifest-{step}.json")),
+            listed=distinct_buckets(*sources, self.output),
+            written=(self._outputs_arn(step),),
+            keys=distinct_keys(*keys, *self.output_keys),
+        )
+
+    def _outputs_arn(self, step: int) -> str:
+        return self.output.arn_for_objects(f"{RUNS}*/step-{step}/*")
 
     def key_use(
         self, *actions: str, keys: Sequence[kms.IKey] | None = None
@@ -69,7 +86,7 @@ class TransformBuckets(Construct):
         :param keys: Default: those of both buckets.
         """
         if keys is None:
-            keys = _once(*self.input_keys, *self.output_keys)
+            keys = distinct_keys(*self.input_keys, *self.output_keys)
         if not keys:
             return []
         return [iam.PolicyStatement(actions=list(actions), resources=[key.key_arn for key in keys])]
@@ -121,10 +138,6 @@ class TransformBuckets(Construct):
             removal_policy=removal_policy,
             versioned=True,
         )
-
-
-def _once(*keys: kms.IKey | None) -> list[kms.IKey]:
-    return list({key.key_arn: key for key in keys if key is not None}.values())
 
 
 def _tell_eventbridge(bucket: s3.IBucket) -> None:

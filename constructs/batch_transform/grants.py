@@ -1,9 +1,11 @@
 """What others may do with a pipeline."""
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from aws_cdk import ArnFormat, Stack, Token
 from aws_cdk import aws_iam as iam
+from constructs import Construct
 
 from batch_transform.buckets import PREDICTIONS, REPORTS, RUNS
 from batch_transform.ledger import QUEUE_INDEX, table_key_use
@@ -178,22 +180,45 @@ class BatchTransformGrants:
                     role,
                     *each.model.statements,
                     *scoring_statements(
-                        pipeline, buckets=pipeline.buckets, settings=each.settings, step=each.number
+                        pipeline,
+                        data=pipeline.buckets.job_data(each.number),
+                        settings=each.settings,
                     ),
                 )
 
     def _allow(self, grantee: iam.IGrantable, *statements: iam.PolicyStatement) -> None:
-        principal = grantee.grant_principal
-        here, there = Stack.of(self._pipeline).account, principal.principal_account
-        known = there is not None and not (Token.is_unresolved(here) or Token.is_unresolved(there))
-        if known and here != there:
+        _allow(self._pipeline, grantee, statements)
+
+
+class TransformTaskGrants:
+    """Permissions that others ask of a `TransformTask`; see `TransformTask.grants`."""
+
+    def __init__(self, scope: Construct, scoring: Sequence[iam.PolicyStatement]) -> None:
+        self._scope = scope
+        self._scoring = scoring
+
+    def score(self, role: iam.IGrantable) -> None:
+        """Let the role of an existing model read the task's source and write its outputs.
+
+        :raises ValueError: it can have no policy, or is of another account.
+        """
+        _allow(self._scope, role, self._scoring)
+
+
+def _allow(
+    scope: Construct, grantee: iam.IGrantable, statements: Iterable[iam.PolicyStatement]
+) -> None:
+    principal = grantee.grant_principal
+    here, there = Stack.of(scope).account, principal.principal_account
+    known = there is not None and not (Token.is_unresolved(here) or Token.is_unresolved(there))
+    if known and here != there:
+        raise ValueError(
+            f"a grantee must be of the pipeline's account {here}, got one of {there}; "
+            "let it assume a role there and grant to that"
+        )
+    for statement in statements:
+        if not principal.add_to_principal_policy(statement).statement_added:
             raise ValueError(
-                f"a grantee must be of the pipeline's account {here}, got one of {there}; "
-                "let it assume a role there and grant to that"
+                "a grantee must be a role or user that policies can be attached to, got "
+                f"{type(principal).__name__}; let it assume a role and grant to that"
             )
-        for statement in statements:
-            if not principal.add_to_principal_policy(statement).statement_added:
-                raise ValueError(
-                    "a grantee must be a role or user that policies can be attached to, got "
-                    f"{type(principal).__name__}; let it assume a role and grant to that"
-                )

@@ -16,7 +16,6 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 import transform_request
-from batch_transform.buckets import RUNS, TransformBuckets
 from batch_transform.containers import (
     ModelContainer,
     Needs,
@@ -30,6 +29,7 @@ from batch_transform.containers import (
     check_hostnames,
     repository_arn,
 )
+from batch_transform.job_data import JobData, distinct_keys
 from batch_transform.model_parameter import (
     ModelParameter,
     check_parameter_name,
@@ -262,12 +262,10 @@ class TransformModel(ABC):
         return _ParameterModel(parameter=parameter, allowed_models=_checked_patterns(names))
 
     @abstractmethod
-    def bind(
-        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
-    ) -> BoundModel:
-        """Define in `scope` what the model needs; called by the pipeline, once for each step.
+    def bind(self, scope: Construct, *, data: JobData, settings: TransformSettings) -> BoundModel:
+        """Define in `scope` what the model needs; called once for each kind of job that it runs.
 
-        :param step: the step's number; the first reads drops, each other one what is before it.
+        :param data: what these jobs read and write.
         """
 
 
@@ -285,9 +283,7 @@ class _MadeModel(TransformModel):
     ) -> tuple[list[sagemaker.CfnModel.ContainerDefinitionProperty], Needs]:
         """Define what the containers need in `scope`; return them as CreateModel has them."""
 
-    def bind(
-        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
-    ) -> BoundModel:
+    def bind(self, scope: Construct, *, data: JobData, settings: TransformSettings) -> BoundModel:
         containers, needs = self.bind_containers(scope)
         statements = needs.statements()
         vpc_config = None
@@ -295,11 +291,7 @@ class _MadeModel(TransformModel):
             vpc_config, network = bind_vpc(scope, self.vpc)
             statements += network
         role = self.role or _own_role(
-            scope,
-            [
-                *statements,
-                *scoring_statements(scope, buckets=buckets, settings=settings, step=step),
-            ],
+            scope, [*statements, *scoring_statements(scope, data=data, settings=settings)]
         )
         model = sagemaker.CfnModel(
             scope,
@@ -376,9 +368,7 @@ class _PackageModel(_MadeModel):
 class _CfnModel(TransformModel):
     model: sagemaker.CfnModel
 
-    def bind(
-        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
-    ) -> BoundModel:
+    def bind(self, scope: Construct, *, data: JobData, settings: TransformSettings) -> BoundModel:
         return BoundModel(name=self.model.attr_model_name, arns=(self.model.ref,), role=None)
 
 
@@ -386,9 +376,7 @@ class _CfnModel(TransformModel):
 class _NamedModel(TransformModel):
     name: str
 
-    def bind(
-        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
-    ) -> BoundModel:
+    def bind(self, scope: Construct, *, data: JobData, settings: TransformSettings) -> BoundModel:
         return BoundModel(name=self.name, arns=_model_arns(scope, self.name), role=None)
 
 
@@ -397,9 +385,7 @@ class _ParameterModel(TransformModel):
     parameter: str | ssm.IStringParameter
     allowed_models: tuple[str, ...]
 
-    def bind(
-        self, scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
-    ) -> BoundModel:
+    def bind(self, scope: Construct, *, data: JobData, settings: TransformSettings) -> BoundModel:
         parameter = model_parameter(scope, self.parameter)
         return BoundModel(
             name=parameter.expression,
@@ -475,15 +461,10 @@ def _own_role(scope: Construct, statements: Sequence[iam.PolicyStatement]) -> ia
 
 
 def scoring_statements(
-    scope: Construct, *, buckets: TransformBuckets, settings: TransformSettings, step: int
+    scope: Construct, *, data: JobData, settings: TransformSettings
 ) -> list[iam.PolicyStatement]:
-    """Return what the role of a model needs in order to run a pipeline's step of that number."""
-    output = buckets.output
-    read = (
-        buckets.inputs_arn() if step == 1 else output.arn_for_objects(f"{RUNS}*/step-{step - 1}/*")
-    )
-    listed = [buckets.input.bucket_arn, output.bucket_arn] if step == 1 else [output.bucket_arn]
-    written = [output.arn_for_objects(f"{RUNS}*/step-{step}/*")]
+    """Return what the role of a model needs in order to run jobs with these data and settings."""
+    written = [*data.written]
     if settings.data_capture is not None:
         capture = settings.data_capture
         written.append(capture.bucket.arn_for_objects(f"{capture.prefix}*"))
@@ -494,19 +475,13 @@ def scoring_statements(
         service="logs",
     )
     statements = [
-        iam.PolicyStatement(
-            actions=["s3:GetObject"],
-            resources=[read, output.arn_for_objects(f"{RUNS}*/manifest-{step}.json")],
-        ),
+        iam.PolicyStatement(actions=["s3:GetObject"], resources=[*data.read]),
         iam.PolicyStatement(
             # Needed already when the job is created: the service looks whether the objects exist.
             actions=["s3:ListBucket"],
-            resources=listed,
+            resources=[*data.listed],
         ),
         iam.PolicyStatement(actions=["s3:AbortMultipartUpload", "s3:PutObject"], resources=written),
-        *buckets.key_use(
-            "kms:Decrypt", "kms:GenerateDataKey", keys=None if step == 1 else buckets.output_keys
-        ),
         iam.PolicyStatement(
             actions=[
                 "logs:CreateLogGroup",
@@ -523,10 +498,12 @@ def scoring_statements(
         ),
     ]
     capture_key = settings.data_capture.key if settings.data_capture else None
-    if capture_key is not None:
+    keys = distinct_keys(*data.keys, capture_key)
+    if keys:
         statements.append(
             iam.PolicyStatement(
-                actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[capture_key.key_arn]
+                actions=["kms:Decrypt", "kms:GenerateDataKey"],
+                resources=[key.key_arn for key in keys],
             )
         )
     return [*statements, *volume_key_statements(settings)]

@@ -1,10 +1,8 @@
 """The construct: a file in S3 becomes its predictions in S3."""
 
-import hashlib
-import re
 from collections.abc import Sequence
 
-from aws_cdk import Duration, RemovalPolicy, Stack, Token
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_events as events
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
@@ -26,6 +24,7 @@ from batch_transform.lookup import Lookup
 from batch_transform.metrics import BatchTransformMetrics
 from batch_transform.model import TransformModel
 from batch_transform.monitoring import Alarms, Monitoring, draw
+from batch_transform.names import checked_name, derived_name
 from batch_transform.policy import BatchPolicy
 from batch_transform.request import check_settings
 from batch_transform.run import Run
@@ -43,8 +42,6 @@ from batch_transform.wake import WakeUps
 
 # Beside it, a transform job's name has the run's time, six digits, step and attempt: 63 in all.
 _PIPELINE_ID_LENGTH = 28
-_PIPELINE_ID = re.compile(r"[a-z0-9](-*[a-z0-9])*")
-_HASH_LENGTH = 8
 
 
 class BatchTransform(Construct):
@@ -134,7 +131,11 @@ class BatchTransform(Construct):
         check_job_timeout(job_timeout)
         if index is not None:
             index.record_format(settings)
-        self.pipeline_id = _checked_id(pipeline_id) if pipeline_id else _derived_id(self)
+        self.pipeline_id = (
+            checked_name("pipeline_id", pipeline_id, length=_PIPELINE_ID_LENGTH)
+            if pipeline_id
+            else derived_name(self, length=_PIPELINE_ID_LENGTH)
+        )
         self.encryption_key = encryption_key
         self.buckets = TransformBuckets(
             self,
@@ -324,9 +325,8 @@ class BatchTransform(Construct):
         for number, step in enumerate(chain, start=1):
             model = step.model.bind(
                 Construct(self, "Model" if len(chain) == 1 else f"Model-{step.name}"),
-                buckets=self.buckets,
+                data=self.buckets.job_data(number),
                 settings=step.settings,
-                step=number,
             )
             count = step.instance_count
             for instance_type in step.instance_types:
@@ -406,31 +406,3 @@ def _checked_steps(
         settings=settings or TransformSettings.json_lines(),
     )
     return [step]
-
-
-def _checked_id(pipeline_id: str) -> str:
-    if Token.is_unresolved(pipeline_id):
-        raise ValueError(
-            "pipeline_id must be known at synth, got a token; write it out, or leave it out"
-        )
-    if len(pipeline_id) > _PIPELINE_ID_LENGTH or not _PIPELINE_ID.fullmatch(pipeline_id):
-        raise ValueError(
-            f"pipeline_id must be lower-case letters, digits and inner hyphens, at most "
-            f"{_PIPELINE_ID_LENGTH} characters, got {pipeline_id!r}; shorten it, or leave it out"
-        )
-    return pipeline_id
-
-
-def _derived_id(pipeline: Construct) -> str:
-    """Return `<construct id>-<hash>`: readable, and another one for every path and stack.
-
-    Lower case, because SageMaker's ARNs are, and policies name jobs by it.
-    """
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", pipeline.node.id).lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", words)[: _PIPELINE_ID_LENGTH - _HASH_LENGTH - 1].strip("-")
-    stack_name = Stack.of(pipeline).stack_name
-    identity = pipeline.node.path
-    if not Token.is_unresolved(stack_name):
-        identity = f"{stack_name}\n{identity}"
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:_HASH_LENGTH]
-    return f"{slug}-{digest}" if slug else digest

@@ -15,10 +15,11 @@ def job_request(
     instance_type: str,
     instance_count: int | str,
     job_name: str,
-    manifest_uri: str,
+    input_uri: str,
     output_uri: str,
+    data_type: str = "ManifestFile",
 ) -> dict[str, Any]:
-    """Return a CreateTransformJob request for the objects of a manifest.
+    """Return a CreateTransformJob request for the objects of a manifest, or of a prefix.
 
     All but the first two may be JSONata, which is how the state machine has them.
     """
@@ -26,7 +27,7 @@ def job_request(
     request["TransformJobName"] = job_name
     request["ModelName"] = model_name
     request["TransformInput"]["DataSource"] = {
-        "S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": manifest_uri}
+        "S3DataSource": {"S3DataType": data_type, "S3Uri": input_uri}
     }
     request["TransformOutput"]["S3OutputPath"] = output_uri
     request["TransformResources"] |= {
@@ -44,7 +45,7 @@ def check_settings(
     :raises ValueError: with every violation; what only deployment or a run knows passes.
     """
     for text in _texts(settings.to_request()):
-        if _is_jsonata(text):
+        if is_jsonata(text):
             raise ValueError(
                 "a setting must not begin with '{%' and end with '%}', which Step Functions "
                 f"evaluates as JSONata, got {text!r}; put something before it, such as a space"
@@ -56,14 +57,15 @@ def check_settings(
             instance_type=instance_type,
             instance_count=instance_count,
             job_name="any-run-s1-0",
-            manifest_uri="s3://output/runs/any-run/manifest.json",
+            input_uri="s3://output/runs/any-run/manifest.json",
             output_uri="s3://output/runs/any-run/step-1",
         ),
-        is_token=lambda value: is_token(value) or _is_jsonata(value),
+        is_token=lambda value: is_token(value) or is_jsonata(value),
     )
 
 
-def _is_jsonata(value: object) -> bool:
+def is_jsonata(value: object) -> bool:
+    """Whether Step Functions evaluates a value instead of taking it as it is."""
     return isinstance(value, str) and value.startswith("{%") and value.endswith("%}")
 
 

@@ -10,6 +10,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from batch_transform.functions import TransformFunction, vended_log_group
+from batch_transform.job_policy import create_statement, follow_statements
 from batch_transform.model import volume_key_statements
 from batch_transform.model_parameter import read_statements
 from batch_transform.request import job_request
@@ -24,9 +25,6 @@ from batch_transform.state_machine import (
     run_definition,
 )
 from batch_transform.steps import BoundStep
-
-# The managed rule by which Step Functions learns that a transform job ended.
-_JOB_EVENTS_RULE = "StepFunctionsGetEventsForSageMakerTransformJobsRule"
 
 
 class Run(Construct):
@@ -59,7 +57,16 @@ class Run(Construct):
         functions = [settle] if index is None else [settle, index]
         parameters = [step.model.parameter for step in steps if step.model.parameter]
         for statement in (
-            *self._job_statements(pipeline_id, steps),
+            *(
+                create_statement(
+                    transform_jobs_arn(self, pipeline_id, of=f"-s{step.number}-"),
+                    model_arns=step.model.arns,
+                    instance_types=step.instance_types,
+                )
+                for step in steps
+            ),
+            *follow_statements(self, transform_jobs_arn(self, pipeline_id)),
+            *(statement for step in steps for statement in volume_key_statements(step.settings)),
             iam.PolicyStatement(
                 actions=["lambda:InvokeFunction"],
                 resources=[function.function_arn for function in functions],
@@ -101,45 +108,6 @@ class Run(Construct):
         # Step Functions checks at creation that the role may write the logs.
         self.state_machine.node.add_dependency(self.role)
 
-    def _job_statements(
-        self, pipeline_id: str, steps: Sequence[BoundStep]
-    ) -> list[iam.PolicyStatement]:
-        jobs_arn = transform_jobs_arn(self, pipeline_id)
-        return [
-            *(
-                iam.PolicyStatement(
-                    actions=["sagemaker:CreateTransformJob"],
-                    conditions={
-                        "ArnLike": {"sagemaker:ModelArn": list(step.model.arns)},
-                        "ForAnyValue:StringEquals": {
-                            "sagemaker:InstanceTypes": list(step.instance_types)
-                        },
-                    },
-                    resources=[transform_jobs_arn(self, pipeline_id, of=f"-s{step.number}-")],
-                )
-                for step in steps
-            ),
-            iam.PolicyStatement(
-                # Step Functions tags every job that it starts.
-                actions=[
-                    "sagemaker:AddTags",
-                    "sagemaker:DescribeTransformJob",
-                    "sagemaker:ListTags",
-                    "sagemaker:StopTransformJob",
-                ],
-                resources=[jobs_arn],
-            ),
-            iam.PolicyStatement(
-                actions=["events:DescribeRule", "events:PutRule", "events:PutTargets"],
-                resources=[
-                    Stack.of(self).format_arn(
-                        service="events", resource="rule", resource_name=_JOB_EVENTS_RULE
-                    )
-                ],
-            ),
-            *(statement for step in steps for statement in volume_key_statements(step.settings)),
-        ]
-
     def _announce_statement(self) -> iam.PolicyStatement:
         return iam.PolicyStatement(
             actions=["events:PutEvents"],
@@ -160,7 +128,7 @@ def _task(step: BoundStep) -> StepTask:
         instance_type=instance_type_of(step.instance_types),
         instance_count=count if isinstance(count, int) else count.to_jsonata(),
         job_name=job_name(step.number),
-        manifest_uri=MANIFEST_URI,
+        input_uri=MANIFEST_URI,
         output_uri=OUTPUT_URI,
     )
     return StepTask(

@@ -21,12 +21,13 @@ from batch_transform.model_parameter import ModelParameter, read_states
 MANIFEST_URI = "{% $states.input.manifest_uri %}"
 OUTPUT_URI = "{% $states.input.output_uri %}"
 
+CREATE_JOB = "arn:aws:states:::sagemaker:createTransformJob.sync"
 EVENT_SOURCE = "batch-transform"
 
 # The classes of transform_lambdas/errors.py after which another try cannot help.
 PERMANENT_ERRORS = ("PermanentError", "UnknownRun")
 
-_JOB_RETRY = [
+JOB_RETRY: list[dict[str, Any]] = [
     # 900 waits of up to 5 minutes are, with full jitter, a day and a half in the queue for an
     # instance, and about 2,700 of the 25,000 events that an execution may have.
     {
@@ -182,11 +183,11 @@ def _step(number: int, task: StepTask) -> dict[str, Any]:
     limit = min(_CAPACITY_ROUNDS * task.instance_types, _ATTEMPTS_LIMIT)
     return {
         "Type": "Task",
-        "Resource": "arn:aws:states:::sagemaker:createTransformJob.sync",
+        "Resource": CREATE_JOB,
         "Arguments": dict(task.request),
         "TimeoutSeconds": task.timeout_s,
         "Output": {"run_id": "{% $states.input.run_id %}", "step": number},
-        "Retry": _JOB_RETRY,
+        "Retry": JOB_RETRY,
         # However the job ended, settle sees what it left behind.
         "Catch": [
             _catch(

@@ -97,7 +97,7 @@ def full_request() -> dict[str, Any]:
         instance_type="ml.m5.large",
         instance_count=2,
         job_name="churn-20260301t120000-0a1b2c-s1-0",
-        manifest_uri="s3://out/runs/r/manifest.json",
+        input_uri="s3://out/runs/r/manifest.json",
         output_uri="s3://out/runs/r/step-1",
     )
 

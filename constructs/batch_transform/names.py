@@ -1,0 +1,43 @@
+"""The names that a pipeline or a task gives to what it starts."""
+
+import hashlib
+import re
+
+from aws_cdk import Stack, Token
+from constructs import Construct
+
+_NAME = re.compile(r"[a-z0-9](-*[a-z0-9])*")
+_HASH_LENGTH = 8
+
+
+def checked_name(what: str, name: str, *, length: int) -> str:
+    """Return a name that can begin that of a transform job.
+
+    :param what: the parameter, for the message.
+    :raises ValueError: it cannot, or is too long for what follows it.
+    """
+    if Token.is_unresolved(name):
+        raise ValueError(
+            f"{what} must be known at synth, got a token; write it out, or leave it out"
+        )
+    if len(name) > length or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{what} must be lower-case letters, digits and inner hyphens, at most {length} "
+            f"characters, got {name!r}; shorten it, or leave it out"
+        )
+    return name
+
+
+def derived_name(construct: Construct, *, length: int) -> str:
+    """Return `<construct id>-<hash>`: readable, and another one for every path and stack.
+
+    Lower case, because SageMaker's ARNs are, and policies name jobs by it.
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", construct.node.id).lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", words)[: length - _HASH_LENGTH - 1].strip("-")
+    stack_name = Stack.of(construct).stack_name
+    identity = construct.node.path
+    if not Token.is_unresolved(stack_name):
+        identity = f"{stack_name}\n{identity}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:_HASH_LENGTH]
+    return f"{slug}-{digest}" if slug else digest
