@@ -200,6 +200,24 @@ class PipelineClient:
         return self._facts["output-bucket"]
 
     @property
+    def api_url(self) -> str:
+        """Where the HTTP API answers, without a slash at its end.
+
+        :raises CommandError: the pipeline has none.
+        """
+        url = self._facts.get("api-url")
+        if url is None:
+            raise CommandError(
+                f"pipeline {self.pipeline_id} must have an index to look ids up, got none; "
+                "give the construct index=PredictionIndex(...) and deploy it"
+            )
+        if self._cloud.endpoint is None:
+            return url
+        # The names under amazonaws.com are AWS's; a local cloud serves its APIs at its endpoint.
+        api_id = (urlsplit(url).hostname or "").split(".")[0]
+        return f"{self._cloud.endpoint}/_aws/execute-api/{api_id}/$default"
+
+    @property
     def ledger_table(self) -> str:
         """The table that knows every drop and run."""
         return self._facts["ledger-table"]
@@ -264,18 +282,14 @@ class PipelineClient:
         return found
 
     def _call(self, method: str, query: str = "", body: bytes | None = None) -> "_Reply":
-        if "api-url" not in self._facts:
-            raise CommandError(
-                f"pipeline {self.pipeline_id} must have an index to look ids up, got none; "
-                "give the construct index=PredictionIndex(...) and deploy it"
-            )
+        url = f"{self.api_url}/predictions{query}"
         credentials = self._cloud.session.get_credentials()
         if credentials is None:
             raise CommandError(
                 "a lookup must be signed, got no AWS credentials; log in or set AWS_PROFILE"
             )
         headers = {} if body is None else {"Content-Type": "application/json"}
-        call = AWSRequest(method, f"{self._api_url()}/predictions{query}", headers, body)
+        call = AWSRequest(method, url, headers, body)
         SigV4Auth(credentials, "execute-api", self._cloud.session.region_name).add_auth(call)
         return _send(urllib.request.Request(call.url, body, dict(call.headers), method=call.method))
 
@@ -289,14 +303,6 @@ class PipelineClient:
             if "LastEvaluatedKey" not in page:
                 return
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
-
-    def _api_url(self) -> str:
-        url = self._facts["api-url"]
-        if self._cloud.endpoint is None:
-            return url
-        # The names under amazonaws.com are AWS's; a local cloud serves its APIs at its endpoint.
-        api_id = (urlsplit(url).hostname or "").split(".")[0]
-        return f"{self._cloud.endpoint}/_aws/execute-api/{api_id}/$default"
 
 
 def one_line(error: Exception) -> str:

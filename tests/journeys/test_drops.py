@@ -6,12 +6,16 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batch_transform_cli.errors import CommandError
+from tests.documents import PROJECT, blocks_of
 
 from .conftest import Pipeline
+
+LOOKUP_PAGE = PROJECT / "docs" / "lookup.md"
 
 Rows = dict[str, list[str]]
 
@@ -69,7 +73,10 @@ def test_files_dropped_together_are_one_run_and_the_malformed_one_fails_alone(
 
 
 def test_predictions_are_found_by_id_and_an_unknown_id_is_not(
-    pipeline: Pipeline, rows: Rows, score: Callable[[list[str]], float]
+    pipeline: Pipeline,
+    rows: Rows,
+    score: Callable[[list[str]], float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     odd, *others = ids = ["1/2+50% = ä?", *(f"ä/{n}" for n in range(97))]
     key = pipeline.drop("many.csv", csv_of(dict.fromkeys(ids, rows["P0001"])))
@@ -92,6 +99,21 @@ def test_predictions_are_found_by_id_and_an_unknown_id_is_not(
         assert many[record_id] == replace(found, record_id=record_id)
     with pytest.raises(CommandError, match="400: an id must have 1 to 1024 bytes, got 2000"):
         pipeline.client.lookup_many(["x" * 2000, "y"])
+
+    # The client that docs/lookup.md has for those who have botocore and no more.
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "000000000000")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    names: dict[str, Any] = {}
+    (block,) = [text for text in blocks_of(LOOKUP_PAGE, "python") if "class " in text.text]
+    exec(block.text, names)
+    client = names["Predictions"](pipeline.client.api_url, "us-east-1")
+    assert client.one(odd)["prediction"] == found.prediction
+    assert client.one("nobody") is None
+    many_of_page = client.many([*others, odd, "nobody"])
+    assert [entry["id"] for entry in many_of_page["predictions"]] == [*others, odd]
+    assert many_of_page["missing"] == ["nobody"]
+    with pytest.raises(RuntimeError, match=r'400: .*"detail": "a lookup must name 1 to 100 ids'):
+        client.many([])
 
 
 def test_a_newer_version_of_a_key_replaces_output_and_prediction(
