@@ -93,5 +93,11 @@ def table_key_use(key: kms.IKey | None, *, writes: bool) -> list[iam.PolicyState
         return []
     actions = ["kms:Decrypt", "kms:DescribeKey"]
     if writes:
-        actions += ["kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
+        actions += [
+            "kms:Encrypt",
+            "kms:GenerateDataKey",
+            "kms:GenerateDataKeyWithoutPlaintext",
+            "kms:ReEncryptFrom",
+            "kms:ReEncryptTo",
+        ]
     return [iam.PolicyStatement(actions=actions, resources=[key.key_arn])]

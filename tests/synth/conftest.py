@@ -32,6 +32,8 @@ from batch_transform import (
     TransformModel,
     TransformSettings,
 )
+from tests.examples.programs import APPS
+from tests.examples.programs import synthesize as synthesize_example
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -172,3 +174,15 @@ def everything_on(model_files: Path) -> Callable[[Stack], BatchTransform]:
         return pipeline
 
     return define
+
+
+@pytest.fixture(scope="session")
+def templates(
+    nothing_on: Define, everything_on: Define, synthesize: Callable[[Define], Template]
+) -> dict[str, Template]:
+    """The templates that every rule has to hold for: both extremes, and each example's."""
+    found = {"nothing_on": synthesize(nothing_on), "everything_on": synthesize(everything_on)}
+    for example in APPS:
+        for path in synthesize_example(example).glob("*.template.json"):
+            found[f"{example.name}-{path.name.partition('.')[0]}"] = json.loads(path.read_text())
+    return found
