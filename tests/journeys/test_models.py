@@ -1,0 +1,184 @@
+"""Models of two containers, and models that an SSM parameter names: promoted, also in a run."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from batch_transform_cli.synthesis import synthesize
+from local_cloud import LocalCloud
+
+from .conftest import Pipeline, deployed, eventually
+
+ROLE = "arn:aws:iam::000000000000:role/model"
+PARAMETER = "/churn/model"
+
+# Each line comes back with the container's mark behind it: from its artifact, or its environment.
+_SERVE = """#!/usr/bin/env python3
+import http.server, os, pathlib
+
+mark = pathlib.Path(os.environ.get("SM_MODEL_DIR", "."), "mark")
+MARK = (mark.read_text() if mark.exists() else os.environ["MARK"]).encode()
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.answer(200 if self.path == "/ping" else 404, b"")
+
+    def do_POST(self):
+        lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
+        self.answer(200, b"\\n".join(line + MARK for line in lines))
+
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+address = (os.environ.get("BIND_HOST", "0.0.0.0"), int(os.environ["SAGEMAKER_BIND_TO_PORT"]))
+http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+"""
+_APP = f"""
+from aws_cdk import App, Duration, Stack
+from batch_transform import (
+    BatchPolicy, BatchTransform, ModelContainer, TransformModel, TransformSettings,
+)
+
+app = App()
+for name, model in {{
+    "TwoContainers": TransformModel.pipeline(
+        [ModelContainer(image="image", artifact=mark) for mark in ("first", "second")]
+    ),
+    "Promoted": TransformModel.from_ssm_parameter("{PARAMETER}", allowed_models="churn-*"),
+}}.items():
+    BatchTransform(
+        Stack(app, name),
+        name,
+        model=model,
+        instance_type="ml.m5.large",
+        settings=TransformSettings.csv(),
+        batch=BatchPolicy(max_wait=Duration.seconds(0)),
+        max_attempts=1,
+    )
+app.synth()
+"""
+
+
+@pytest.fixture(scope="module")
+def outputs(
+    cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, str]]:
+    """Deploy both pipelines, and let the cloud know the image of models that are made by hand."""
+    project = tmp_path_factory.mktemp("models")
+    image = project / "image"
+    image.mkdir()
+    (image / "Dockerfile").write_text("FROM scratch\n")
+    (image / "serve").write_text(_SERVE)
+    (image / "serve").chmod(0o755)
+    for mark in ("first", "second"):
+        (project / mark).mkdir()
+        (project / mark / "mark").write_text(f",{mark}")
+    (project / "app.py").write_text(_APP)
+    (project / "cdk.json").write_text('{"app": "python3 app.py"}')
+    synthesize(project, project / "cdk.out")
+    cloud.images.register("marks:1", image)
+    return cloud.deploy(project / "cdk.out")
+
+
+@pytest.fixture(scope="module")
+def two_containers(cloud: LocalCloud, outputs: dict[str, dict[str, str]]) -> Pipeline:
+    return deployed(cloud, outputs["TwoContainers"])
+
+
+@pytest.fixture(scope="module")
+def promoted(cloud: LocalCloud, outputs: dict[str, dict[str, str]]) -> Pipeline:
+    return deployed(cloud, outputs["Promoted"])
+
+
+@pytest.fixture
+def make_model(cloud: LocalCloud) -> Callable[[str], None]:
+    def make(name: str) -> None:
+        cloud.client("sagemaker").create_model(
+            ModelName=name,
+            ExecutionRoleArn=ROLE,
+            PrimaryContainer={"Image": "marks:1", "Environment": {"MARK": f",{name}"}},
+        )
+
+    return make
+
+
+@pytest.fixture
+def promote(cloud: LocalCloud) -> Callable[[str], None]:
+    def put(model: str) -> None:
+        cloud.client("ssm").put_parameter(
+            Name=PARAMETER, Value=model, Type="String", Overwrite=True
+        )
+
+    return put
+
+
+def test_a_record_passes_both_containers_in_their_order(two_containers: Pipeline) -> None:
+    key = two_containers.drop("a.csv", b"1\n2\n")
+
+    (drop,) = two_containers.wait(key)
+
+    assert (drop.status, drop.reason) == ("done", "")
+    assert two_containers.output(key) == b"1,first,second\n2,first,second\n"
+
+
+def test_without_the_parameter_a_drop_fails_and_says_so(promoted: Pipeline) -> None:
+    key = promoted.drop("early.csv", b"1\n")
+
+    (drop,) = promoted.wait(key)
+
+    assert drop.status == "failed"
+    assert "Ssm.ParameterNotFound" in drop.reason
+
+
+def test_a_promotion_needs_no_deployment(
+    promoted: Pipeline, make_model: Callable[[str], None], promote: Callable[[str], None]
+) -> None:
+    for model in ("churn-a", "churn-b"):
+        make_model(model)
+        promote(model)
+        key = promoted.drop(f"{model}.csv", b"1\n")
+
+        (drop,) = promoted.wait(key)
+
+        assert (drop.status, drop.reason) == ("done", "")
+        assert promoted.output(key) == f"1,{model}\n".encode()
+
+
+def test_a_run_ends_with_the_model_that_it_began_with(
+    cloud: LocalCloud,
+    outputs: dict[str, dict[str, str]],
+    promoted: Pipeline,
+    make_model: Callable[[str], None],
+    promote: Callable[[str], None],
+) -> None:
+    promote("churn-late")  # There is no such model yet, so the run has to try again.
+    make_model("churn-next")
+    key = promoted.drop("late.csv", b"1\n")
+    machine = outputs["Promoted"]["StateMachineArn"]
+    eventually(lambda: _histories(cloud, machine), lambda seen: "Could not find model" in seen)
+
+    promote("churn-next")
+    make_model("churn-late")
+
+    (drop,) = promoted.wait(key)
+    assert (drop.status, drop.reason) == ("done", "")
+    assert promoted.output(key) == b"1,churn-late\n"
+
+
+def _histories(cloud: LocalCloud, machine: str) -> str:
+    """Return all that running executions have seen."""
+    states = cloud.client("stepfunctions")
+    running = states.list_executions(stateMachineArn=machine, statusFilter="RUNNING")["executions"]
+    return json.dumps(
+        [
+            states.get_execution_history(executionArn=execution["executionArn"])["events"]
+            for execution in running
+        ],
+        default=str,
+    )
