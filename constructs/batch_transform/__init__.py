@@ -9,6 +9,7 @@ from batch_transform.model_roles import ModelVpc
 from batch_transform.monitoring import Monitoring
 from batch_transform.pipeline import BatchTransform
 from batch_transform.policy import BatchPolicy
+from batch_transform.server_limits import ModelServer, with_server_limits
 from batch_transform.settings import (
     AssembleWith,
     BatchStrategy,
@@ -39,6 +40,7 @@ __all__ = [
     "JoinSource",
     "ModelClientConfig",
     "ModelContainer",
+    "ModelServer",
     "ModelVpc",
     "Monitoring",
     "PredictionIndex",
@@ -49,4 +51,5 @@ __all__ = [
     "TransformSettings",
     "TransformStep",
     "TransformTask",
+    "with_server_limits",
 ]
