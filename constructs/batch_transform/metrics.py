@@ -26,7 +26,7 @@ class BatchTransformMetrics:
         return self._metric("DropsReceived", period)
 
     def drops_superseded(self, *, period: Duration = _PERIOD) -> cloudwatch.Metric:
-        """Drops that a newer version of their key replaced before a run claimed them."""
+        """Drops that a newer version of their key replaced before they were scored."""
         return self._metric("DropsSuperseded", period)
 
     def drops_waiting(self, *, period: Duration = _PERIOD) -> cloudwatch.Metric:

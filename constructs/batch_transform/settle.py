@@ -88,6 +88,12 @@ class Settle(Construct):
                     conditions={"StringLike": {"s3:prefix": f"{RUNS}*"}},
                     resources=[output.bucket_arn],
                 ),
+                # Whether a drop is still what its key holds; without the list a key that holds
+                # nothing is not told from one that may not be read.
+                iam.PolicyStatement(actions=["s3:GetObject"], resources=[buckets.inputs_arn()]),
+                iam.PolicyStatement(
+                    actions=["s3:ListBucket"], resources=[buckets.input.bucket_arn]
+                ),
                 iam.PolicyStatement(
                     # Outputs above 5 GB are copied in parts, and a copy may be given up.
                     actions=["s3:AbortMultipartUpload", "s3:PutObject"],

@@ -427,6 +427,16 @@ class Ledger:
             {":to": FAILED, ":reason": reason},
         )
 
+    def overtake(self, run_id: str, drop: Drop) -> bool:
+        """The drop is superseded: a newer version of its key came before its run was settled."""
+        reason = f"a newer version of {drop.key!r} arrived before this one's run was settled"
+        return self._settle_drop(
+            run_id,
+            drop,
+            "SET drop_status = :to, ended_at = :now, reason = :reason, attempts = attempts + :one",
+            {":to": SUPERSEDED, ":reason": reason},
+        )
+
     def give_back(self, run_id: str, drop: Drop, *, reason: str) -> bool:
         """The drop waits again, unless a newer version of its key has arrived meanwhile."""
         given = self._settle_drop(

@@ -69,6 +69,6 @@ def _missing(reason: str, *, may_pass: bool) -> Missing:
 
 def run_outcome(counts: Mapping[str, int]) -> str:
     """Return the outcome that is announced: Completed, PartiallyCompleted or Failed."""
-    if counts["done"] == sum(counts.values()):
+    if not (counts["waiting"] or counts["failed"]):
         return "Completed"
     return "PartiallyCompleted" if counts["done"] else "Failed"

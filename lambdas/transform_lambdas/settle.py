@@ -16,7 +16,8 @@ from botocore.config import Config
 from transform_lambdas import index_work, metrics
 from transform_lambdas.errors import UnknownRun
 from transform_lambdas.index_work import Output
-from transform_lambdas.ledger import CLAIMED, DONE, FAILED, Entry, Ledger, Run
+from transform_lambdas.inputs import Inputs
+from transform_lambdas.ledger import CLAIMED, DONE, FAILED, SUPERSEDED, Entry, Ledger, Run
 from transform_lambdas.outcomes import Missing, explain, run_outcome
 from transform_lambdas.run_files import RunFiles, output_key
 from transform_lambdas.transform_jobs import UNFINISHED, Job, TransformJobs
@@ -37,9 +38,9 @@ class Settlement:
         pipeline_id: str,
         ledger: Ledger,
         files: RunFiles,
+        inputs: Inputs,
         jobs: TransformJobs,
         wake_queue: WakeQueue,
-        input_bucket: str,
         steps: Sequence[str],
         max_attempts: int,
         indexed: bool,
@@ -47,9 +48,9 @@ class Settlement:
         self._pipeline_id = pipeline_id
         self._ledger = ledger
         self._files = files
+        self._inputs = inputs
         self._jobs = jobs
         self._wake_queue = wake_queue
-        self._input_bucket = input_bucket
         self._steps = steps
         self._max_attempts = max_attempts
         self._indexed = indexed
@@ -104,6 +105,9 @@ class Settlement:
 
         def settle_one(entry: Entry) -> tuple[str, str] | None:
             key = entry.drop.key
+            if self._inputs.is_overtaken(entry.drop):
+                self._ledger.overtake(run_id, entry.drop)
+                return None
             if key in sizes:
                 prediction = self._files.promote(run_id, last, key, size=sizes[key])
                 self._ledger.finish_drop(run_id, entry.drop, output=prediction)
@@ -126,10 +130,12 @@ class Settlement:
         ended = [entry for entry in self._ledger.entries(drops) if entry.run_id == run_id]
         done = [entry for entry in ended if entry.status == DONE]
         failed = sum(entry.status == FAILED for entry in ended)
+        superseded = sum(entry.status == SUPERSEDED for entry in ended)
         counts = {
             "done": len(done),
-            "waiting": max(run.drops - len(done) - failed, 0),
+            "waiting": max(run.drops - len(done) - failed - superseded, 0),
             "failed": failed,
+            "superseded": superseded,
         }
         result = {
             "status": "Settled",
@@ -165,7 +171,7 @@ class Settlement:
             left -= lost
             of_step = [job for job in jobs if job.step == step]
             # Step 1 reads the drops, each other one what the step before it has written.
-            bucket = self._input_bucket if step == 1 else self._files.bucket
+            bucket = self._inputs.bucket if step == 1 else self._files.bucket
             read = {key if step == 1 else output_key(run_id, step - 1, key): key for key in lost}
             said = self._jobs.complaints(of_step, bucket=bucket, keys=read)
             for read_key, key in read.items():
@@ -201,6 +207,7 @@ class Settlement:
                 "DropsDone": counts["done"],
                 "DropsFailed": counts["failed"],
                 "DropsReturned": counts["waiting"],
+                "DropsSuperseded": counts["superseded"],
                 f"Runs{result['outcome']}": 1,
             },
         )
@@ -211,17 +218,18 @@ def _settlement() -> Settlement:
     environment = os.environ
     config = Config(max_pool_connections=_AT_ONCE)
     table = boto3.resource("dynamodb", config=config).Table(environment["LEDGER_TABLE"])
+    s3 = boto3.client("s3", config=config)
     return Settlement(
         pipeline_id=environment["PIPELINE_ID"],
         ledger=Ledger(table),
-        files=RunFiles(boto3.client("s3", config=config), environment["OUTPUT_BUCKET"]),
+        files=RunFiles(s3, environment["OUTPUT_BUCKET"]),
+        inputs=Inputs(s3, environment["INPUT_BUCKET"]),
         jobs=TransformJobs(
             boto3.client("sagemaker"),
             boto3.client("logs"),
             log_group=environment["TRANSFORM_LOG_GROUP"],
         ),
         wake_queue=WakeQueue(boto3.client("sqs"), environment["WAKE_QUEUE_URL"]),
-        input_bucket=environment["INPUT_BUCKET"],
         steps=environment["STEPS"].split(","),
         max_attempts=int(environment["MAX_ATTEMPTS"]),
         indexed=environment["INDEXED"] == "true",

@@ -1,0 +1,136 @@
+"""Bugs as somebody could write them; each must be found, or the simulation shows nothing."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+
+from transform_lambdas import settle
+from transform_lambdas.dispatch import Dispatcher
+from transform_lambdas.drops import Drop
+from transform_lambdas.inputs import Inputs
+from transform_lambdas.intake import Intake
+from transform_lambdas.ledger import Ledger
+from transform_lambdas.run_files import RunFiles
+
+_update, _put, _transact = Ledger._update, Ledger._put, Ledger._transact
+_take = Intake.take
+
+
+def _without_condition(text: str) -> AbstractContextManager[Any]:
+    """Drop a condition from every update that has it."""
+
+    def update(self: Ledger, key: Any, change: str, *, condition: str, **more: Any) -> Any:
+        if condition.startswith(text):
+            condition = "attribute_exists(pk) OR attribute_not_exists(pk)"
+        made = _update(self, key, change, condition=condition, **more)
+        if condition.startswith("attribute_exists(pk) OR"):
+            used = change + condition
+            values = made["Update"]["ExpressionAttributeValues"]
+            made["Update"]["ExpressionAttributeValues"] = {
+                name: value for name, value in values.items() if name in used
+            }
+        return made
+
+    return patch.object(Ledger, "_update", update)
+
+
+def a_claim_takes_whatever_is_there() -> AbstractContextManager[Any]:
+    return _without_condition("drop_status = :waiting OR")
+
+
+def two_runs_may_hold_a_key() -> AbstractContextManager[Any]:
+    return _without_condition("attribute_not_exists(run_id) OR run_id = :run")
+
+
+def a_slot_is_taken_without_a_look() -> AbstractContextManager[Any]:
+    def update(self: Ledger, key: Any, change: str, *, condition: str, **more: Any) -> Any:
+        if key["pk"] == "slot" and condition.startswith("attribute_not_exists"):
+            condition = "attribute_exists(pk) OR attribute_not_exists(pk)"
+        return _update(self, key, change, condition=condition, **more)
+
+    return patch.object(Ledger, "_update", update)
+
+
+def an_upload_told_twice_is_written_twice() -> AbstractContextManager[Any]:
+    def put(self: Ledger, item: dict[str, Any], *, condition: str) -> dict[str, Any]:
+        if "drop_status" in item:
+            condition = "attribute_exists(pk) OR attribute_not_exists(pk)"
+        return _put(self, item, condition=condition)
+
+    return patch.object(Ledger, "_put", put)
+
+
+def a_run_is_settled_while_its_job_runs() -> AbstractContextManager[Any]:
+    return patch.object(settle, "UNFINISHED", frozenset())
+
+
+def a_drop_is_done_before_its_predictions_are_there() -> AbstractContextManager[Any]:
+    def promote(self: RunFiles, run_id: str, step: int, key: str, *, size: int) -> str:
+        return f"predictions/{key}.out"
+
+    return patch.object(RunFiles, "promote", promote)
+
+
+def what_came_meanwhile_is_not_looked_for() -> AbstractContextManager[Any]:
+    return patch.object(Inputs, "is_overtaken", lambda self, drop: False)
+
+
+def only_events_tell_of_dead_runs() -> AbstractContextManager[Any]:
+    return patch.object(Dispatcher, "look_after_open_runs", lambda self: None)
+
+
+def a_settled_run_keeps_its_slot() -> AbstractContextManager[Any]:
+    def transact(self: Ledger, writes: list[dict[str, Any]]) -> set[int]:
+        settles = any("settled_at" in str(write) for write in writes)
+        return _transact(self, writes[:1] if settles else writes)
+
+    return patch.object(Ledger, "_transact", transact)
+
+
+def a_job_reads_what_was_planned_and_not_what_was_claimed() -> AbstractContextManager[Any]:
+    write_manifest = RunFiles.write_manifest
+
+    def write(self: RunFiles, run_id: str, drops: Iterable[Drop], **more: Any) -> None:
+        write_manifest(self, run_id, self.read_plan(run_id), **more)
+
+    return patch.object(RunFiles, "write_manifest", write)
+
+
+def a_message_that_failed_is_deleted() -> AbstractContextManager[Any]:
+    def take(self: Intake, messages: Sequence[Any]) -> tuple[Any, list[str]]:
+        return _take(self, messages)[0], []
+
+    return patch.object(Intake, "take", take)
+
+
+def the_newest_version_is_superseded_too() -> AbstractContextManager[Any]:
+    pages = Ledger._pages
+
+    def more(self: Ledger, **query: Any) -> Any:
+        if query.get("ScanIndexForward") is False:
+            yield {"drop_status": "done", "ordering": "~"}  # is passed over in its place
+        yield from pages(self, **query)
+
+    return patch.object(Ledger, "_pages", more)
+
+
+def an_execution_that_died_is_taken_for_done() -> AbstractContextManager[Any]:
+    return patch.object(Ledger, "begin_finish", lambda self, run, execution: False)
+
+
+MUTATIONS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
+    a_claim_takes_whatever_is_there,
+    two_runs_may_hold_a_key,
+    a_slot_is_taken_without_a_look,
+    an_upload_told_twice_is_written_twice,
+    a_run_is_settled_while_its_job_runs,
+    a_drop_is_done_before_its_predictions_are_there,
+    what_came_meanwhile_is_not_looked_for,
+    only_events_tell_of_dead_runs,
+    a_settled_run_keeps_its_slot,
+    a_job_reads_what_was_planned_and_not_what_was_claimed,
+    a_message_that_failed_is_deleted,
+    the_newest_version_is_superseded_too,
+    an_execution_that_died_is_taken_for_done,
+)

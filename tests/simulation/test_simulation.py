@@ -1,0 +1,106 @@
+"""No schedule of deaths, delays, doubles and throttles breaks an invariant of the ledger."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+
+from tests.simulation.aws import Faults
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.world import Broken, Plan, World, simulated
+
+SEEDS, GROUPS = 2000, 4
+FOUND_WITHIN = 100
+
+
+@pytest.fixture(autouse=True)
+def without_threads_and_logs() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    with simulated():
+        yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_no_schedule_breaks_an_invariant(group: int) -> None:
+    for seed in range(group, SEEDS, GROUPS):
+        try:
+            World(seed).run()
+        except Broken as problem:
+            pytest.fail(f"{problem}; see it again: python -m tests.simulation {seed}")
+
+
+def test_a_seed_is_the_same_history_again() -> None:
+    def history(seed: int) -> tuple[int, float, object]:
+        world = World(seed)
+        world.run()
+        return world.account.calls, world.scheduler.now_s, world.ledger_table.items
+
+    assert history(12) == history(12)
+
+
+def test_what_is_planned_to_go_wrong_does() -> None:
+    """Else the other tests show nothing: over some seeds every kind of end and trouble occurs."""
+    statuses: set[str] = set()
+    jobs: set[str] = set()
+    executions: set[str] = set()
+    finished = 0
+    for seed in range(60):
+        world = World(seed)
+        world.run()
+        statuses |= {item.get("drop_status", "") for item in world.ledger_table.items.values()}
+        jobs |= {job.status for job in world.sagemaker.jobs.values()}
+        executions |= {each.status for each in world.states.executions.values()}
+        finished += sum("-f" in name for name in world.states.executions)
+
+    assert statuses == {"", "done", "failed", "superseded"}
+    assert jobs >= {"Completed", "Failed", "Stopped"}
+    assert executions == {"SUCCEEDED", "FAILED", "ABORTED"}
+    assert finished > 10
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
+def test_a_planted_bug_is_found(mutation: Callable[[], AbstractContextManager[Any]]) -> None:
+    with mutation():
+        for seed in range(FOUND_WITHIN):
+            try:
+                World(seed).run()
+            except Broken:
+                return
+    pytest.fail(f"a bug must be found within {FOUND_WITHIN} seeds, got none: {mutation.__name__}")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_function_that_dies_at_any_call_loses_nothing_and_scores_nothing_twice(
+    steps: int, after: bool
+) -> None:
+    """The heart of the product: every call to AWS is once the last that its caller makes."""
+    plan = Plan(
+        faults=Faults(),
+        uploads=3,
+        keys=100,
+        steps=steps,
+        slots=1,
+        max_attempts=3,
+        max_objects=100,
+        poison=0.4,
+        quota=5,
+        trouble_s=60,
+    )
+    dies_at = 0
+    while True:
+        dies_at += 1
+        world = World(4, plan)
+        world.account.dies_at, world.account.dies_after = dies_at, after
+        try:
+            world.run()
+        except Broken as problem:
+            pytest.fail(f"{problem}; died at call {dies_at}")
+        drops = [item for item in world.ledger_table.items.values() if "drop_status" in item]
+        assert sorted(drop["drop_status"] for drop in drops) == ["done", "done", "failed"]
+        assert {drop["attempts"] for drop in drops} == {1}, f"died at call {dies_at}"
+        if world.account.calls < dies_at:
+            return  # the whole way takes fewer calls: each has been the last one once
