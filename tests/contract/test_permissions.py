@@ -29,6 +29,7 @@ CLIENTS = {
 # Where IAM's action is not the operation's name in another case.
 ACTIONS = {
     "s3:ListObjectsV2": {"s3:ListBucket"},
+    "s3:HeadObject": {"s3:GetObject"},
     "s3:CopyObject": {"s3:GetObject", "s3:PutObject"},
     "s3:Copy": {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"},
     "dynamodb:TransactWriteItems": set[str](),  # its parts are, see below

@@ -35,7 +35,7 @@ from transform_lambdas.index import Indexer
 from transform_lambdas.inputs import Inputs
 from transform_lambdas.intake import Intake
 from transform_lambdas.ledger import Ledger
-from transform_lambdas.predictions import PredictionTable, RecordFormat
+from transform_lambdas.predictions import CsvRecords, PredictionTable
 from transform_lambdas.run_files import RunFiles
 from transform_lambdas.settle import Settlement
 from transform_lambdas.transform_jobs import TransformJobs
@@ -322,7 +322,7 @@ class World:
         indexer = Indexer(
             files=self._files(),
             table=PredictionTable(self.predictions),
-            record_format=RecordFormat("csv", "0"),
+            record_format=CsvRecords(record_id=0),
             retention_days=None,
         )
         indexer.index(run_id, part)
