@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from transform_lambdas.dispatch import run_of
 from transform_lambdas.transform_jobs import Job
 
