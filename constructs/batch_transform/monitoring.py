@@ -191,7 +191,8 @@ def _row(
     indexed: bool,
 ) -> list[dict[str, Any]]:
     def own(name: str, **options: Any) -> list[Any]:
-        return [NAMESPACE, name, "Pipeline", pipeline_id, options]
+        line = [NAMESPACE, name, "Pipeline", pipeline_id]
+        return [*line, options] if options else line
 
     records = ["RecordsIndexed", "RecordsUnindexed"] if indexed else []
     execution_time = ["AWS/States", "ExecutionTime", "StateMachineArn", state_machine_arn]

@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import jsonata  # type: ignore[import-untyped]  # it ships no type information
 import pytest
 from aws_cdk import App, Duration, Stack
 from aws_cdk import aws_events_targets as targets
@@ -81,6 +82,19 @@ def widgets(resources: dict[str, Any]) -> list[dict[str, Any]]:
     parts = dashboard["DashboardBody"]["Fn::Join"][1]
     text = "".join(part if isinstance(part, str) else "<token>" for part in parts)
     found: list[dict[str, Any]] = json.loads(text)["widgets"]
+    return found
+
+
+def announcement(resources: dict[str, Any]) -> dict[str, Any]:
+    """The event as the state machine of the first pipeline sends it."""
+    (definition,) = [
+        properties["DefinitionString"]["Fn::Join"][1]
+        for name, properties in of_type(resources, "AWS::StepFunctions::StateMachine").items()
+        if name.startswith("Churn")
+    ]
+    text = "".join(part if isinstance(part, str) else "<token>" for part in definition)
+    (entry,) = json.loads(text)["States"]["Announce"]["Arguments"]["Entries"]
+    found: dict[str, Any] = entry
     return found
 
 
@@ -213,6 +227,23 @@ def test_a_rule_matches_runs_of_its_pipeline_that_end_so(
     assert len(found.get("Targets", [])) == (0 if outcome == "Failed" else 1)
 
 
+def test_a_rule_matches_what_the_state_machine_announces(watched: dict[str, Any]) -> None:
+    announced = announcement(watched)
+    told = jsonata.Jsonata(announced["DetailType"].removeprefix("{%").removesuffix("%}"))
+
+    for name, outcome in (("Done", "Completed"), ("Half", "PartiallyCompleted")):
+        (pattern,) = [
+            rule["EventPattern"]
+            for logical_id, rule in of_type(watched, "AWS::Events::Rule").items()
+            if logical_id.startswith(f"Churn{name}")
+        ]
+        assert pattern["source"] == [announced["Source"]]
+        assert pattern["detail"] == {"pipeline": [announced["Detail"]["pipeline"]]}
+        assert pattern["detail-type"] == [
+            told.evaluate(None, {"states": {"input": {"outcome": outcome}}})
+        ]
+
+
 def test_a_rule_says_what_it_is_for_when_it_is_told(watched: dict[str, Any]) -> None:
     (found,) = [
         properties
@@ -276,13 +307,7 @@ def test_every_metric_and_alarm_is_documented() -> None:
 def test_the_documented_event_has_what_the_state_machine_announces(
     watched: dict[str, Any],
 ) -> None:
-    (definition,) = [
-        properties["DefinitionString"]["Fn::Join"][1]
-        for name, properties in of_type(watched, "AWS::StepFunctions::StateMachine").items()
-        if name.startswith("Churn")
-    ]
-    text = "".join(part if isinstance(part, str) else "<token>" for part in definition)
-    (announced,) = json.loads(text)["States"]["Announce"]["Arguments"]["Entries"]
+    announced = announcement(watched)
     (block,) = blocks_of(PAGE, "json")
 
     event = json.loads(block.text)
