@@ -169,7 +169,7 @@ class Index(Construct):
                     resources=[buckets.output.arn_for_objects(f"{RUNS}*")],
                 ),
                 *buckets.key_use("kms:Decrypt", keys=buckets.output_keys),
-                *self.allow("BatchWriteItem", "PutItem", writes=True),
+                *self.allow("BatchWriteItem", writes=True),
             ],
             memory=Size.mebibytes(1024),
             timeout=Duration.minutes(15),

@@ -76,7 +76,6 @@ class Settle(Construct):
                 *ledger.allow(
                     "BatchGetItem",
                     "GetItem",
-                    "PutItem",
                     "Query",
                     "UpdateItem",
                 ),

@@ -66,7 +66,6 @@ CONTRACT = {
         "dynamodb:GetItem",
         "dynamodb:BatchGetItem",
         "dynamodb:UpdateItem",
-        "dynamodb:PutItem",
         "s3:GetObject",
         "s3:ListBucket",
         "s3:PutObject",
@@ -75,7 +74,7 @@ CONTRACT = {
         "logs:FilterLogEvents",
         "sqs:SendMessage",
     },
-    "index": {"s3:GetObject", "dynamodb:BatchWriteItem", "dynamodb:PutItem"},
+    "index": {"s3:GetObject", "dynamodb:BatchWriteItem"},
     "lookup": {"dynamodb:Query"},
 }
 
