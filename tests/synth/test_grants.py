@@ -13,10 +13,12 @@ from aws_cdk.aws_apigatewayv2 import CfnAuthorizer
 
 from batch_transform import (
     BatchTransform,
+    BatchTransformGrants,
     PredictionIndex,
     TransformModel,
     TransformSettings,
 )
+from tests.documents import PROJECT
 from tests.policies import statements_of_roles
 
 
@@ -295,3 +297,10 @@ def test_settle_copies_outputs_of_jobs_that_have_a_key_of_their_own(
     (found,) = [found for name, found in decrypted.items() if name.startswith("ChurnSettle")]
 
     assert found >= {"out", "job"}
+
+
+def test_every_grant_is_documented() -> None:
+    page = (PROJECT / "docs" / "operating.md").read_text()
+    grants = [name for name in vars(BatchTransformGrants) if not name.startswith("_")]
+
+    assert [name for name in grants if f"| `{name}(role)` |" not in page] == []
