@@ -21,11 +21,16 @@ from botocore import xform_name
 from typer.main import get_command
 
 from batch_transform.pipelines_file import ModelEntry, PipelineEntry, define_pipelines
+from batch_transform.state_machine import run_definition
 from batch_transform_cli import main
 from tests.documents import PAGES, PROJECT, Block, blocks, blocks_of
 
 #: What a page may have, and which test here or elsewhere runs it.
 LANGUAGES = {"python", "bash", "console", "yaml", "json", "text"}
+
+#: What the lookup answers for one id, and in place of an answer.
+LOOKUP = {"id", "prediction", "dropped_at", "source_key", "run_id"}
+PROBLEM = {"type", "title", "status", "detail"}
 
 
 @pytest.fixture
@@ -92,8 +97,23 @@ def test_every_member_of_the_file_of_pipelines_is_documented() -> None:
 
 
 @pytest.mark.parametrize("block", blocks("json"), ids=str)
-def test_json_is_json(block: Block) -> None:
-    json.loads(block.text)
+def test_json_is_of_a_kind_that_there_is(block: Block) -> None:
+    value = json.loads(block.text)
+
+    if isinstance(value, list):  # a manifest
+        assert set(value[0]) == {"prefix"}
+        assert all(isinstance(key, str) for key in value[1:])
+    elif "detail-type" in value:
+        definition = run_definition(
+            pipeline_id="churn", steps=[], settle_function_arn="settle", index_function_arn="index"
+        )
+        (entry,) = definition["States"]["Announce"]["Arguments"]["Entries"]
+        assert value["source"] == entry["Source"]
+        assert value["detail-type"] == f"Batch Transform Run {value['detail']['outcome']}"
+        assert value["detail"].keys() == entry["Detail"].keys()
+    else:  # what the API answers; tests/examples asks it
+        assert value.keys() in (LOOKUP, {"predictions", "missing"}, PROBLEM)
+        assert all(found.keys() == LOOKUP for found in value.get("predictions", []))
 
 
 @pytest.mark.parametrize("block", blocks("bash"), ids=str)
