@@ -31,7 +31,7 @@ BatchTransform(
     model=TransformModel.from_artifact(EXAMPLES / "quick_start" / "model", EXAMPLES / "image"),
     instance_type="ml.m5.large",
     settings=TransformSettings.csv(id_column=0),
-    index=PredictionIndex(record_id=0, retention=Duration.days(90)),
+    index=PredictionIndex(record_id=0, value=-1, retention=Duration.days(90)),
     batch=BatchPolicy(max_wait=Duration.seconds(2)),  # as short for a first look only
 )
 app.synth()
