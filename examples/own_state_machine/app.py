@@ -8,6 +8,7 @@ what is in `drops/` to `scores/` as it is in `predictions/`. The role of the mod
 from pathlib import Path
 
 from aws_cdk import App, CfnOutput, Stack
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_stepfunctions as sfn
 
@@ -35,6 +36,8 @@ machine = sfn.StateMachine(
     definition_body=sfn.DefinitionBody.from_chainable(
         sfn.Pass(stack, "Prepare").next(score).next(sfn.Succeed(stack, "Scored"))
     ),
+    logs=sfn.LogOptions(destination=logs.LogGroup(stack, "Log"), level=sfn.LogLevel.ALL),
+    tracing_enabled=True,
 )
 CfnOutput(stack, "Bucket", value=bucket.bucket_name)
 CfnOutput(stack, "StateMachine", value=machine.state_machine_arn)

@@ -25,6 +25,7 @@ REASONS = {
     r"AwsSolutions-IAM5\[Resource::.*/(input|drops|predictions|reports|runs|capture)/\*\]": (
         "objects under one prefix of the pipeline's own"
     ),
+    r"AwsSolutions-IAM5\[Resource::.*/(customers|scores)/\*\]": "where a task reads and writes",
     r"AwsSolutions-IAM5\[Resource::.*/runs/\*/manifest-\d\.json\]": "a step's input in all runs",
     r"AwsSolutions-IAM5\[Resource::.*/runs/\*/step-\d/\*\]": "a step's outputs in all runs",
     r"AwsSolutions-IAM5\[Resource::.*:transform-job/[a-z0-9-]+-\*(-s\d-\*)?\]": (
