@@ -1,5 +1,6 @@
 """One transform job as a state of somebody else's state machine."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,8 @@ class S3Location:
 
     :param key: an object's key, or the text with which keys begin. JSONata such as
         `{% $states.input.folder %}` is evaluated when the job starts.
-    :param within: what the key begins with whatever it is; permissions go no further. `""` is the
-        whole bucket. Default: `key`, which then has to be literal.
+    :param within: what the key begins with whatever it is; permissions go no further, and another
+        key fails the state. `""` is the whole bucket. Default: `key`, which then has to be literal.
     :raises ValueError: only a run would know what is to be allowed.
     """
 
@@ -72,7 +73,13 @@ class S3Location:
         if not is_jsonata(self.key):
             return f"s3://{self.bucket.bucket_name}/{self.key}"
         expression = self.key.removeprefix("{%").removesuffix("%}").strip()
-        return f"{{% 's3://{self.bucket.bucket_name}/' & ({expression}) %}}"
+        # A role that is not ours may allow more than `within`, and a job costs money to fail.
+        return (
+            f"{{% ($key := ({expression}); $within := {json.dumps(self.prefix)}; "
+            "$substring($key, 0, $length($within)) = $within "
+            f"? 's3://{self.bucket.bucket_name}/' & $key "
+            ": $error('a key must begin with ' & $within & ', got ' & $key)) %}"
+        )
 
     def overlaps(self, other: "S3Location") -> bool:
         """Whether a key of the one may begin with that of the other."""

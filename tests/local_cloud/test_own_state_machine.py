@@ -110,3 +110,12 @@ def test_a_job_that_fails_fails_the_execution_with_the_job_s_description(
 
     assert (ended["status"], ended["error"]) == ("FAILED", "States.TaskFailed")
     assert json.loads(ended["cause"])["TransformJobStatus"] == "Failed"
+
+
+def test_an_input_that_points_beside_what_was_allowed_starts_no_job(
+    cloud: LocalCloud, outputs: dict[str, str]
+) -> None:
+    ended = run(cloud, outputs["Machine"], folder="other/", manifest="lists/none.json")
+
+    assert (ended["status"], ended["error"]) == ("FAILED", "States.QueryEvaluationError")
+    assert "a key must begin with in/, got other/" in ended["cause"]

@@ -180,6 +180,15 @@ def test_a_manifest_told_by_the_state_machine_becomes_a_uri(template: Template) 
     assert state["Output"] == "{% $states.input %}"
 
 
+@pytest.mark.parametrize("key", ["manifest/1.json", "x/manifests/1.json", "", "manifests"])
+def test_a_key_beside_what_was_allowed_fails_the_state(key: str, template: Template) -> None:
+    state = definition(template)["States"]["ByManifest"]
+    source = state["Arguments"]["TransformInput"]["DataSource"]["S3DataSource"]
+
+    with pytest.raises(jsonata.JException, match="a key must begin with manifests/, got"):
+        evaluate(source["S3Uri"], input={"manifest": key})
+
+
 def test_it_waits_and_retries_as_a_pipeline_does(template: Template) -> None:
     from batch_transform.state_machine import JOB_RETRY
 
