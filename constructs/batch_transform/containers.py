@@ -59,7 +59,8 @@ class ModelContainer:
     :param artifact_key: the KMS key of the artifact's bucket, if one encrypts it.
     :param image_tag: of a repository. Default: `latest`.
     :param environment: variables of the container.
-    :param hostname: names the container in log streams; in a pipeline all have one, or none.
+    :param hostname: names the container in log streams; all containers of a pipeline have one, or
+        none. Alone, a container has no use for it.
     :param registry: where the image is, when it is not in ECR; the model then needs a VPC.
     :raises ValueError: there is no such artifact or image, or the service would refuse the rest.
     """
@@ -77,7 +78,7 @@ class ModelContainer:
             _check_artifact(self.artifact)
         _check_image(self.image, self.image_tag, self.registry)
         check_environment(self.environment)
-        check_hostname(self.hostname)
+        _check_hostname(self.hostname)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,11 +156,15 @@ def artifact_arn(scope: Construct, uri: str) -> str:
 
 
 def repository_arn(scope: Construct, image: str | ecr.IRepository) -> str:
-    """Return the ARN of the repository of an image in ECR."""
+    """Return the ARN of the repository of an image in ECR.
+
+    :raises ValueError: the image is in another region than the stack.
+    """
     if not isinstance(image, str):
         return image.repository_arn
     uri = _ECR_URI.fullmatch(image)
     assert uri is not None  # check_ecr_uri looked
+    check_region(scope, uri["region"], of=f"image {image!r}")
     return Stack.of(scope).format_arn(
         account=uri["account"],
         region=uri["region"],
@@ -167,6 +172,20 @@ def repository_arn(scope: Construct, image: str | ecr.IRepository) -> str:
         resource_name=uri["repository"],
         service="ecr",
     )
+
+
+def check_region(scope: Construct, region: str, *, of: str) -> None:
+    """Refuse what a model needs and is in another region: SageMaker takes nothing from there.
+
+    :param of: what it is, for the message.
+    :raises ValueError: it is not in the region of the stack.
+    """
+    here = Stack.of(scope).region
+    if region != here and not Token.is_unresolved(region) and not Token.is_unresolved(here):
+        raise ValueError(
+            f"what a model is made of must be in the stack's region {here}, got {of} of {region}; "
+            "copy it there"
+        )
 
 
 def _bind_artifact(scope: Construct, artifact: str | Path) -> tuple[str, str]:
@@ -356,11 +375,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
         )
 
 
-def check_hostname(hostname: str | None) -> None:
-    """Refuse what no container can be called.
-
-    :raises ValueError: the service would refuse it.
-    """
+def _check_hostname(hostname: str | None) -> None:
     if hostname is None or Token.is_unresolved(hostname) or _HOSTNAME.fullmatch(hostname):
         return
     raise ValueError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aws_cdk import ArnFormat, Stack, Token
+from aws_cdk import Annotations, ArnFormat, Stack, Token
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -25,8 +25,8 @@ from batch_transform.containers import (
     check_artifact_uri,
     check_ecr_uri,
     check_environment,
-    check_hostname,
     check_hostnames,
+    check_region,
     repository_arn,
 )
 from batch_transform.job_data import JobData, distinct_keys
@@ -36,8 +36,10 @@ from batch_transform.model_parameter import (
     model_parameter,
 )
 from batch_transform.model_roles import ModelVpc, bind_vpc, execution_role
-from batch_transform.settings import TransformSettings
+from batch_transform.settings import BatchStrategy, SplitType, TransformSettings
 from batch_transform.settle import TRANSFORM_LOG_GROUP
+
+MANY_RECORDS_WARNING = "@batch-transform:modelManyRecords"
 
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _NAMES = re.compile(r"[a-zA-Z0-9*?-]{1,63}")
@@ -56,7 +58,6 @@ class BoundModel:
     :param arns: the ARNs that jobs may name, also with wildcards.
     :param role: the execution role; `None` when the model is not ours.
     :param statements: what its role needs so that the containers start, besides scoring.
-    :param containers: how many a record passes; `None` when that is not known.
     :param parameter: what holds the model's name; the state machine has to read it first.
     """
 
@@ -64,7 +65,6 @@ class BoundModel:
     arns: tuple[str, ...]
     role: iam.IRole | None
     statements: tuple[iam.PolicyStatement, ...] = ()
-    containers: int | None = None
     parameter: ModelParameter | None = None
 
 
@@ -88,7 +88,6 @@ class TransformModel(ABC):
         artifact_key: kms.IKey | None = None,
         image_tag: str | None = None,
         environment: Mapping[str, str] | None = None,
-        hostname: str | None = None,
         registry: PrivateRegistry | None = None,
         network_isolation: bool = False,
         vpc: ModelVpc | None = None,
@@ -103,7 +102,6 @@ class TransformModel(ABC):
         :param artifact_key: the KMS key of the artifact's bucket, if one encrypts it.
         :param image_tag: of a repository. Default: `latest`.
         :param environment: of the model's container.
-        :param hostname: names the container in log streams.
         :param registry: where the image is, when it is not in ECR; needs `vpc`.
         :param network_isolation: the container reaches no network.
         :param vpc: what the container is connected to. Default: no VPC of yours.
@@ -117,7 +115,6 @@ class TransformModel(ABC):
             artifact_key=artifact_key,
             image_tag=image_tag,
             environment=environment or {},
-            hostname=hostname,
             registry=registry,
         )
         return _ContainerModel(
@@ -161,7 +158,6 @@ class TransformModel(ABC):
         artifact_key: kms.IKey | None = None,
         images: Sequence[str | ecr.IRepository] = (),
         environment: Mapping[str, str] | None = None,
-        hostname: str | None = None,
         inference_specification: str | None = None,
         network_isolation: bool = True,
         vpc: ModelVpc | None = None,
@@ -178,7 +174,6 @@ class TransformModel(ABC):
         :param artifact_key: the KMS key of their buckets, if one encrypts them.
         :param images: URIs or repositories of the package's images in ECR.
         :param environment: added to that of the package.
-        :param hostname: names the container in log streams.
         :param inference_specification: the name of an additional one of the package. Default: the
             package's own.
         :param network_isolation: the container reaches no network; Marketplace demands it.
@@ -197,14 +192,12 @@ class TransformModel(ABC):
             if isinstance(image, str):
                 check_ecr_uri(image)
         check_environment(environment or {})
-        check_hostname(hostname)
         return _PackageModel(
             package_arn=package_arn,
             artifacts=tuple(artifacts),
             artifact_key=artifact_key,
             images=tuple(images),
             environment=environment or {},
-            hostname=hostname,
             inference_specification=inference_specification,
             network_isolation=network_isolation,
             vpc=vpc,
@@ -309,7 +302,6 @@ class _MadeModel(TransformModel):
             arns=(model.ref,),
             role=role,
             statements=tuple(statements),
-            containers=len(containers),
         )
 
 
@@ -323,6 +315,11 @@ class _ContainerModel(_MadeModel):
                 "a model must have a vpc when an image is in a private registry, got none; "
                 "pass vpc=ModelVpc(vpc=...), from where the registry is reached"
             )
+
+    def bind(self, scope: Construct, *, data: JobData, settings: TransformSettings) -> BoundModel:
+        if len(self.containers) > 1:
+            _warn_of_many_records(scope, settings)
+        return super().bind(scope, data=data, settings=settings)
 
     def bind_containers(
         self, scope: Construct
@@ -344,14 +341,14 @@ class _PackageModel(_MadeModel):
     artifact_key: kms.IKey | None
     images: tuple[str | ecr.IRepository, ...]
     environment: Mapping[str, str]
-    hostname: str | None
     inference_specification: str | None
 
     def bind_containers(
         self, scope: Construct
     ) -> tuple[list[sagemaker.CfnModel.ContainerDefinitionProperty], Needs]:
+        if not Token.is_unresolved(self.package_arn):
+            check_region(scope, self.package_arn.split(":")[3], of=self.package_arn)
         definition = sagemaker.CfnModel.ContainerDefinitionProperty(
-            container_hostname=self.hostname,
             environment=dict(self.environment) or None,
             inference_specification_name=self.inference_specification,
             model_package_name=self.package_arn,
@@ -432,6 +429,18 @@ def _checked_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
                 f"got {pattern!r}; use for example 'churn-*'"
             )
     return tuple(patterns)
+
+
+def _warn_of_many_records(scope: Construct, settings: TransformSettings) -> None:
+    if settings.split_type is SplitType.NONE:
+        return  # A request is a whole object.
+    if settings.batch_strategy is not BatchStrategy.SINGLE_RECORD:
+        Annotations.of(scope).add_warning_v2(
+            MANY_RECORDS_WARNING,
+            "each container of a pipeline must take many records in one request, got "
+            f"batch_strategy {settings.batch_strategy or 'MultiRecord by default'}; set "
+            "SINGLE_RECORD, or acknowledge this when every container answers a line with a line",
+        )
 
 
 def _as_the_api_has_it(model: sagemaker.CfnModel) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
-S3_ENDPOINT_WARNING = "batch-transform:model.s3Endpoint"
+S3_ENDPOINT_WARNING = "@batch-transform:modelS3Endpoint"
 
 _MAX_SUBNETS = 16
 _MAX_SECURITY_GROUPS = 5
@@ -137,7 +137,7 @@ def _network_statements(
     return [
         iam.PolicyStatement(
             actions=["ec2:CreateNetworkInterface"],
-            resources=[*subnets, *arns("security-group", group_ids, "*"), *interfaces],
+            resources=[*subnets, *arns("security-group", group_ids), *interfaces],
         ),
         iam.PolicyStatement(
             actions=["ec2:CreateNetworkInterfacePermission", "ec2:DeleteNetworkInterface"],

@@ -205,11 +205,6 @@ def test_an_existing_model_may_be_named_in_any_case(
             id="an image with too long a name",
         ),
         pytest.param(
-            lambda folder: TransformModel.from_artifact(folder, IMAGE, hostname="a_b"),
-            "got 'a_b'; rename it",
-            id="no hostname",
-        ),
-        pytest.param(
             lambda folder: TransformModel.from_artifact(
                 None, "registry.example.com/churn:1", registry=PrivateRegistry()
             ),

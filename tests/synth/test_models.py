@@ -6,7 +6,7 @@ from typing import Any
 
 import botocore.session
 import pytest
-from aws_cdk import App, Aws, CfnParameter, Stack, Tags
+from aws_cdk import App, Aws, CfnParameter, Environment, Stack, Tags
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
@@ -18,12 +18,15 @@ from aws_cdk.assertions import Annotations, Match
 from botocore.validate import ParamValidator
 
 from batch_transform import (
+    BatchStrategy,
     BatchTransform,
     ModelContainer,
     ModelVpc,
     PrivateRegistry,
     TransformModel,
+    TransformSettings,
 )
+from batch_transform.model import MANY_RECORDS_WARNING
 from batch_transform.model_roles import S3_ENDPOINT_WARNING
 
 ECR = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
@@ -48,10 +51,10 @@ def stack(model_files: Path) -> Stack:
     vpc = ec2.Vpc.from_vpc_attributes(
         stack,
         "Vpc",
-        vpc_id="vpc-1",
+        vpc_id="vpc-12345678",
         availability_zones=["a", "b"],
-        private_subnet_ids=["subnet-1", "subnet-2"],
-        isolated_subnet_ids=["subnet-3", "subnet-4"],
+        private_subnet_ids=["subnet-12345671", "subnet-12345672"],
+        isolated_subnet_ids=["subnet-12345673", "subnet-12345674"],
     )
     key = kms.Key.from_key_arn(stack, "Key", KEY)
     models = s3.Bucket.from_bucket_attributes(
@@ -97,12 +100,13 @@ def stack(model_files: Path) -> Stack:
             artifacts=["s3://models/churn/v1.tar.gz"],
             images=[f"{ECR}/team/churn:1"],
             environment={"A": "b"},
-            hostname="churn",
             inference_specification="small",
             vpc=ModelVpc(
                 vpc=vpc,
                 subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
-                security_groups=[ec2.SecurityGroup.from_security_group_id(stack, "Group", "sg-1")],
+                security_groups=[
+                    ec2.SecurityGroup.from_security_group_id(stack, "Group", "sg-12345678")
+                ],
             ),
         ),
     )
@@ -161,6 +165,11 @@ def allowing(statements: list[dict[str, Any]], action: str) -> list[dict[str, An
     return [s for s in statements if action in s["Action"] or action == s["Action"]]
 
 
+def warned_of(stack: Stack, warning: str) -> list[str]:
+    found = Annotations.from_stack(stack).find_warning("*", Match.any_value())
+    return [w.id for w in found if f"[ack: {warning}]" in str(w.entry.data)]
+
+
 def test_a_pipeline_has_its_containers_in_order_and_one_role(resources: dict[str, Any]) -> None:
     made = model(resources, "Two")
 
@@ -198,12 +207,12 @@ def test_a_model_in_a_vpc_may_make_interfaces_there_and_nowhere_else(
     (create,) = allowing(statements, "ec2:CreateNetworkInterface")
     assert "*" not in create["Resource"]
     named = str(create["Resource"])
-    assert "subnet/subnet-1" in named
-    assert "subnet/subnet-2" in named
+    assert "subnet/subnet-12345671" in named
+    assert "subnet/subnet-12345672" in named
     assert "TwoModelSecurityGroup" in named
     for action in ("ec2:CreateNetworkInterfacePermission", "ec2:DeleteNetworkInterface"):
         (permit,) = [s for s in statements if action in s["Action"] and action != s["Action"]]
-        assert "subnet/subnet-1" in str(permit["Condition"]["ArnLike"]["ec2:Subnet"])
+        assert "subnet/subnet-12345671" in str(permit["Condition"]["ArnLike"]["ec2:Subnet"])
     needed = {
         "ec2:DeleteNetworkInterfacePermission",
         "ec2:DescribeDhcpOptions",
@@ -222,22 +231,17 @@ def test_the_security_group_of_a_model_lets_nothing_in(resources: dict[str, Any]
     assert "SecurityGroupIngress" not in group
     (out,) = group["SecurityGroupEgress"]
     assert (out["IpProtocol"], out["FromPort"], out["ToPort"]) == ("tcp", 443, 443)
-    assert model(resources, "Two")["VpcConfig"]["Subnets"] == ["subnet-1", "subnet-2"]
+    assert model(resources, "Two")["VpcConfig"]["Subnets"] == ["subnet-12345671", "subnet-12345672"]
 
 
 def test_subnets_and_groups_may_be_chosen_and_isolated_ones_are_warned_of(
     resources: dict[str, Any], stack: Stack
 ) -> None:
     assert model(resources, "Package")["VpcConfig"] == {
-        "SecurityGroupIds": ["sg-1"],
-        "Subnets": ["subnet-3", "subnet-4"],
+        "SecurityGroupIds": ["sg-12345678"],
+        "Subnets": ["subnet-12345673", "subnet-12345674"],
     }
-    warnings = Annotations.from_stack(stack).find_warning(
-        "*", Match.string_like_regexp("a gateway endpoint for S3")
-    )
-    assert [(w.id, S3_ENDPOINT_WARNING in str(w.entry.data)) for w in warnings] == [
-        ("/Scoring/Package/Model", True)
-    ]
+    assert warned_of(stack, S3_ENDPOINT_WARNING) == ["/Scoring/Package/Model"]
 
 
 def test_a_package_is_isolated_unless_told_otherwise(resources: dict[str, Any]) -> None:
@@ -245,7 +249,6 @@ def test_a_package_is_isolated_unless_told_otherwise(resources: dict[str, Any]) 
 
     assert made["EnableNetworkIsolation"] is True
     assert made["PrimaryContainer"] == {
-        "ContainerHostname": "churn",
         "Environment": {"A": "b"},
         "InferenceSpecificationName": "small",
         "ModelPackageName": PACKAGE,
@@ -380,6 +383,11 @@ def test_the_models_are_what_create_model_takes(resources: dict[str, Any], shape
             id="a hostname twice",
         ),
         pytest.param(
+            lambda: ModelContainer(image=f"{ECR}/a:1", hostname="a_b"),
+            "got 'a_b'; rename it",
+            id="no hostname",
+        ),
+        pytest.param(
             lambda: TransformModel.from_model_package("churn/3"),
             "got 'churn/3'; see `aws sagemaker list-model-packages`",
             id="no ARN",
@@ -402,7 +410,7 @@ def test_the_models_are_what_create_model_takes(resources: dict[str, Any], shape
     ],
 )
 def test_fails_when_the_service_would_refuse_the_model(
-    make: Callable[[], TransformModel], remedy: str
+    make: Callable[[], object], remedy: str
 ) -> None:
     with pytest.raises(ValueError, match=remedy):
         make()
@@ -466,3 +474,41 @@ def test_a_model_of_the_app_is_used_by_its_name() -> None:
 
     assert stack.resolve(pipeline.steps[0].model.name) == {"Fn::GetAtt": ["Model", "ModelName"]}
     assert stack.resolve([*pipeline.steps[0].model.arns]) == [{"Ref": "Model"}]
+
+
+def test_many_records_in_a_request_to_several_containers_are_warned_of(stack: Stack) -> None:
+    assert warned_of(stack, MANY_RECORDS_WARNING) == ["/Scoring/Two/Model"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(TransformSettings(batch_strategy=BatchStrategy.SINGLE_RECORD), id="single"),
+        pytest.param(TransformSettings.whole_files("image/png"), id="whole files"),
+    ],
+)
+def test_one_record_in_a_request_is_not(settings: TransformSettings) -> None:
+    stack = Stack(App(), "Scoring")
+    BatchTransform(
+        stack,
+        "Two",
+        model=TransformModel.pipeline([ModelContainer(image=f"{ECR}/a:1")] * 2),
+        instance_type="ml.m5.large",
+        settings=settings,
+    )
+
+    assert warned_of(stack, MANY_RECORDS_WARNING) == []
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(TransformModel.from_artifact(None, f"{ECR}/a:1"), id="image"),
+        pytest.param(TransformModel.from_model_package(PACKAGE), id="package"),
+    ],
+)
+def test_fails_when_what_a_model_is_made_of_is_in_another_region(model: TransformModel) -> None:
+    stack = Stack(App(), "Scoring", env=Environment(region="us-east-1"))
+
+    with pytest.raises(ValueError, match=r"region us-east-1, got .* of eu-west-1; copy it there"):
+        BatchTransform(stack, "Churn", model=model, instance_type="ml.m5.large")
