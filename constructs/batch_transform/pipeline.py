@@ -39,6 +39,7 @@ from batch_transform.steps import (
     check_job_timeout,
 )
 from batch_transform.wake import WakeUps
+from batch_transform.warnings import warn
 
 # Beside it, a transform job's name has the run's time, six digits, step and attempt: 63 in all.
 _PIPELINE_ID_LENGTH = 28
@@ -150,7 +151,7 @@ class BatchTransform(Construct):
         check_sharing(
             self, pipeline_id=self.pipeline_id, buckets=self.buckets, input_suffix=input_suffix
         )
-        self.steps = self._bind(chain, job_timeout)
+        self.steps = self._bind(chain, job_timeout, max_objects=batch.max_objects)
         functions = TransformFunctions(
             self, pipeline_id=self.pipeline_id, log_retention=log_retention
         )
@@ -320,7 +321,9 @@ class BatchTransform(Construct):
             description=description,
         )
 
-    def _bind(self, chain: Sequence[TransformStep], job_timeout: Duration) -> tuple[BoundStep, ...]:
+    def _bind(
+        self, chain: Sequence[TransformStep], job_timeout: Duration, *, max_objects: int
+    ) -> tuple[BoundStep, ...]:
         bound = []
         for number, step in enumerate(chain, start=1):
             model = step.model.bind(
@@ -335,6 +338,14 @@ class BatchTransform(Construct):
                     model_name=model.name,
                     instance_type=instance_type,
                     instance_count=count if isinstance(count, int) else count.maximum,
+                )
+                warn(
+                    self,
+                    step.settings,
+                    instance_type=instance_type,
+                    # A count from the batch is never more than its objects.
+                    instance_count=count if isinstance(count, int) else None,
+                    objects=max_objects,
                 )
             bound.append(
                 BoundStep(

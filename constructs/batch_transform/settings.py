@@ -370,11 +370,6 @@ class TransformSettings:
         )
 
     def __post_init__(self) -> None:
-        if self.split_type is SplitType.LINE and self.assemble_with is AssembleWith.NONE:
-            raise ValueError(
-                f"assemble_with must be Line when split_type is Line, got {self.assemble_with}; "
-                "leave it out, or answers run into each other on one line"
-            )
         if self.max_payload is not None:
             mebibytes = self.max_payload.to_kibibytes() / 1024
             if mebibytes != int(mebibytes):

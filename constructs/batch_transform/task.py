@@ -9,6 +9,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from batch_transform import warnings as synth_warnings
 from batch_transform.grants import TransformTaskGrants
 from batch_transform.job_data import JobData, distinct_buckets, distinct_keys
 from batch_transform.job_policy import create_statement, follow_statements
@@ -197,6 +198,9 @@ class TransformTask(sfn.CustomState):
                 jitter_strategy=sfn.JitterType(retry["JitterStrategy"]),
                 max_attempts=retry["MaxAttempts"],
             )
+        synth_warnings.warn(
+            self, settings, instance_type=instance_type, instance_count=instance_count
+        )
         if manifest is None and not _ends_a_folder(source.prefix):
             Annotations.of(self).add_warning_v2(
                 _PREFIX_WARNING,

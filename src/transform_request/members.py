@@ -4,10 +4,10 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from transform_request.instance_types import INSTANCE_TYPES
+from transform_request.instance_types import INSTANCE_TYPES, may_be_new, nearest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,10 +35,17 @@ class Flag:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """One of some strings; `refused` are in AWS's shared enum but unusable here."""
+    """One of some strings.
+
+    :param refused: are in AWS's shared enum but unusable here.
+    :param may_be_new: says whether AWS may have added a value since; `None` if it adds none.
+    :param nearest: the values that look most like another.
+    """
 
     values: tuple[str, ...]
     refused: tuple[str, ...] = ()
+    may_be_new: Callable[[str], bool] | None = None
+    nearest: Callable[[str], list[str]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +180,9 @@ REQUEST = Group(
         "TransformResources": Group(
             required=("InstanceType", "InstanceCount"),
             members={
-                "InstanceType": Choice(values=INSTANCE_TYPES),
+                "InstanceType": Choice(
+                    values=INSTANCE_TYPES, may_be_new=may_be_new, nearest=nearest
+                ),
                 "InstanceCount": Number(least=1),
                 "VolumeKmsKeyId": _KMS_KEY,
                 "TransformAmiVersion": Text(

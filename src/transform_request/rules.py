@@ -338,14 +338,12 @@ def _number(name: str, value: Any, kind: Number) -> Iterator[str]:
 def _choice(name: str, value: Any, kind: Choice) -> Iterator[str]:
     if value in kind.values:
         return
-    if len(kind.values) <= 8:
+    if kind.nearest is None:
         yield f"{name} must be one of {', '.join(kind.values)}, got {value!r}; choose one of them"
-    else:
-        near = [known for known in kind.values if str(value).rsplit(".", 1)[0] in known]
-        some = ", ".join((near or [*kind.values])[:8])
+    elif not (isinstance(value, str) and kind.may_be_new is not None and kind.may_be_new(value)):
         yield (
             f"{name} must be one of the {len(kind.values)} types for transform jobs, "
-            f"got {value!r}; choose one such as {some}"
+            f"got {value!r}; choose one such as {', '.join(kind.nearest(str(value)))}"
         )
 
 

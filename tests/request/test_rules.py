@@ -94,6 +94,23 @@ def test_a_request_that_aws_takes_is_taken(changes: dict[str, Any]) -> None:
             "one of ManifestFile, S3Prefix",
             id="data type of another API",
         ),
+        pytest.param(
+            {"TransformInput.DataSource.S3DataSource.S3DataType": "AugmentedManifestFile"},
+            "one of ManifestFile, S3Prefix",
+            id="augmented manifest",
+        ),
+        pytest.param(
+            {"DataProcessing.OutputFilter": "$[0:2,246:]"}, "one range or only", id="two ranges"
+        ),
+        pytest.param(
+            {
+                "DataProcessing.OutputFilter": "$['account_id']",
+                "TransformInput.ContentType": "application/jsonlines",
+                "TransformOutput.Accept": "application/jsonlines",
+            },
+            'Unexpected "_" in JsonPath',
+            id="underscore in a filter",
+        ),
         pytest.param({"TransformOutput.S3OutputPath": "out/"}, "a URI such as s3://", id="no URI"),
         pytest.param({"Environment": {"1A": "x"}}, "a key of Environment", id="environment key"),
         pytest.param(

@@ -142,11 +142,6 @@ def test_fails_when_a_preset_cannot_be_a_filter(
         make(**arguments)
 
 
-def test_fails_when_answers_to_lines_would_run_into_each_other() -> None:
-    with pytest.raises(ValueError, match="leave it out, or answers run into each other"):
-        TransformSettings(split_type=SplitType.LINE, assemble_with=AssembleWith.NONE)
-
-
 def test_fails_when_the_payload_is_not_whole_mebibytes() -> None:
     with pytest.raises(ValueError, match=r"got 1\.5 MiB; use Size\.mebibytes\(2\)"):
         TransformSettings(max_payload=Size.kibibytes(1536))
