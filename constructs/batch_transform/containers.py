@@ -6,18 +6,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aws_cdk import Fn, Stack, Token
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
-from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_s3_assets as s3_assets
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from batch_transform.archive import content_hash, pack
+from batch_transform.assets import file_asset
+
+if TYPE_CHECKING:
+    from aws_cdk import aws_lambda as lambda_
 
 _S3 = "s3://"
 _TOKEN = r"\$\{Token\[[^\]]+\]\}"
@@ -44,7 +47,7 @@ class PrivateRegistry:
         Default: the registry asks for none.
     """
 
-    credentials: lambda_.IFunction | None = None
+    credentials: "lambda_.IFunction | None" = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +95,7 @@ class Needs:
     objects: tuple[str, ...] = ()
     keys: tuple[kms.IKey, ...] = ()
     repositories: tuple[str, ...] = ()
-    functions: tuple[lambda_.IFunction, ...] = ()
+    functions: "tuple[lambda_.IFunction, ...]" = ()
 
     def __add__(self, other: "Needs") -> "Needs":
         return Needs(
@@ -194,15 +197,20 @@ def _bind_artifact(scope: Construct, artifact: str | Path) -> tuple[str, str]:
         return artifact, artifact_arn(scope, artifact)
     path = Path(artifact).resolve()
     if path.is_file():
-        asset = s3_assets.Asset(scope, "Artifact", path=str(path))
+        asset = file_asset(scope, "Artifact", path)
     else:
         with tempfile.TemporaryDirectory() as directory:
             archive = Path(directory) / "model.tar.gz"
             pack(path, archive)
-            asset = s3_assets.Asset(
-                scope, "Artifact", path=str(archive), asset_hash=content_hash(path)
-            )
-    return asset.s3_object_url, asset.bucket.arn_for_objects(asset.s3_object_key)
+            asset = file_asset(scope, "Artifact", archive, asset_hash=content_hash(path))
+    arn = Stack.of(scope).format_arn(
+        account="",
+        region="",
+        resource=asset.bucket_name,
+        resource_name=asset.object_key,
+        service="s3",
+    )
+    return asset.s3_object_url, arn
 
 
 def _bind_image(scope: Construct, container: ModelContainer) -> tuple[str, Needs]:

@@ -1,10 +1,12 @@
 """The execution role of a model: it runs the containers, and reads and writes for the jobs."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aws_cdk import Annotations, Stack
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
@@ -13,6 +15,10 @@ S3_ENDPOINT_WARNING = "@batch-transform:modelS3Endpoint"
 
 _MAX_SUBNETS = 16
 _MAX_SECURITY_GROUPS = 5
+
+if TYPE_CHECKING:
+    # Importing it takes a tenth of a second, and few models are in a VPC.
+    from aws_cdk import aws_ec2 as ec2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +103,8 @@ def _select(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> ec2.Selecte
 
 
 def _security_group(scope: Construct, vpc: ec2.IVpc) -> ec2.SecurityGroup:
+    from aws_cdk import aws_ec2 as ec2
+
     group = ec2.SecurityGroup(
         scope,
         "SecurityGroup",
@@ -109,6 +117,8 @@ def _security_group(scope: Construct, vpc: ec2.IVpc) -> ec2.SecurityGroup:
 
 
 def _warn_without_s3(scope: Construct, vpc: ec2.IVpc, subnets: ec2.SelectedSubnets) -> None:
+    from aws_cdk import aws_ec2 as ec2
+
     isolated = {subnet.subnet_id for subnet in vpc.isolated_subnets}
     endpoints = any(isinstance(part, ec2.CfnVPCEndpoint) for part in vpc.node.find_all())
     if not isolated.isdisjoint(subnets.subnet_ids) and not endpoints:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,20 @@ def test_the_library_needs_no_nag_and_no_development_package() -> None:
         "transform_request",
         "yaml",
     }
+
+
+def test_the_library_does_not_import_what_a_synthesis_pays_dearly_for() -> None:
+    """See docs/decisions/functions-without-level-2.md."""
+    program = "import sys, batch_transform; print(*sys.modules)"
+    # pytest finds the sources by its own settings, a program of its own by the environment.
+    imported = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(["constructs", "src"])},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+    dear = {"aws_lambda", "aws_s3_assets", "aws_stepfunctions_tasks"}
+    assert {f"aws_cdk.{name}" for name in dear} & set(imported) == set()
