@@ -16,7 +16,7 @@ def warn(
     instance_count: int | None,
     objects: int | None = None,
 ) -> None:
-    """Add a warning `@batch-transform:<name>` for everything that a job may be regretted for.
+    """Add a warning for everything that a job may be regretted for.
 
     :param instance_count: `None` when only a run knows it.
     :param objects: the most that a job gets; `None` when that is not known.
@@ -26,4 +26,4 @@ def warn(
     if instance_count is not None:
         request["TransformResources"] |= {"InstanceCount": instance_count}
     for advice in advise(request, objects=objects, is_token=is_token):
-        Annotations.of(scope).add_warning_v2(f"@batch-transform:{advice.name}", advice.text)
+        Annotations.of(scope).add_warning_v2(advice.name, advice.text)

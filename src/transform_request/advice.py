@@ -47,19 +47,19 @@ def advise(
 
     if split == "Line" and (get("TransformOutput", "AssembleWith") or "None") == "None":
         yield Advice(
-            name="lineWithoutAssembleWith",
+            name="@batch-transform:lineWithoutAssembleWith",
             text="AssembleWith should be Line when SplitType is Line, got none; set it, or let the "
             "model end each answer with a newline, or answers run into each other",
         )
     if split == "None" and get("BatchStrategy") == "MultiRecord":
         yield Advice(
-            name="strategyWithoutSplit",
+            name="@batch-transform:strategyWithoutSplit",
             text="BatchStrategy should come with a SplitType, got MultiRecord with none; set "
             "SplitType, or leave the strategy out, because each request gets one whole object",
         )
     if payload == 0 and packs:
         yield Advice(
-            name="wholeObjectInOneRequest",
+            name="@batch-transform:wholeObjectInOneRequest",
             text="MaxPayloadInMB should be above 0 when records are packed, got 0; set it, or "
             "choose SingleRecord, because one request then gets all records of an object",
         )
@@ -67,20 +67,20 @@ def advise(
         product = concurrent * _DEFAULT_PAYLOAD_MB
         if product > _PAYLOAD_LIMIT_MB:
             yield Advice(
-                name="concurrencyWithDefaultPayload",
+                name="@batch-transform:concurrencyWithDefaultPayload",
                 text=f"MaxConcurrentTransforms * MaxPayloadInMB should be at most "
                 f"{_PAYLOAD_LIMIT_MB}, got {concurrent} * {_DEFAULT_PAYLOAD_MB}, the default; set "
                 "MaxPayloadInMB, too, because nobody documents whether its default counts",
             )
     if isinstance(count, int) and objects is not None and objects < count:
         yield Advice(
-            name="moreInstancesThanObjects",
+            name="@batch-transform:moreInstancesThanObjects",
             text=f"InstanceCount should be at most the objects of a job, {objects}, got {count}; "
             "lower it, because one instance scores an object and the others cost the same",
         )
     if isinstance(instance_type, str) and not is_token(instance_type) and may_be_new(instance_type):
         yield Advice(
-            name="unknownInstanceType",
+            name="@batch-transform:unknownInstanceType",
             text=f"InstanceType should be one that this version knows, got {instance_type!r}; "
             f"if it is not new, choose one such as {', '.join(nearest(instance_type))}",
         )

@@ -64,7 +64,7 @@ def test_a_regret_is_told_with_what_to_do(
 ) -> None:
     (advice,) = advise(request_, **known)
 
-    assert advice.name == name
+    assert advice.name == f"@batch-transform:{name}"
     assert "should" in advice.text
     assert ", got " in advice.text
     assert "; " in advice.text
