@@ -24,6 +24,7 @@ from batch_transform.settings import (
 )
 from batch_transform.steps import InstanceCount, TransformStep
 from batch_transform.task import S3Location, TransformTask
+from batch_transform.uploads import Uploads
 
 __all__ = [
     "AssembleWith",
@@ -51,5 +52,6 @@ __all__ = [
     "TransformSettings",
     "TransformStep",
     "TransformTask",
+    "Uploads",
     "with_server_limits",
 ]

@@ -3,17 +3,21 @@
 from collections.abc import Sequence
 from typing import cast
 
-from aws_cdk import Duration, RemovalPolicy, Token
+from aws_cdk import Annotations, Duration, RemovalPolicy, Token
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from batch_transform.job_data import JobData, distinct_buckets, distinct_keys
+from batch_transform.uploads import Uploads
 
 PREDICTIONS = "predictions/"
 RUNS = "runs/"
 REPORTS = "reports/"
+
+#: The id of the warning, for `Annotations.of(pipeline).acknowledge_warning`.
+EVENTS_OF_IMPORTED_BUCKET = "batch-transform:eventsOfImportedBucket"
 
 # The child that CDK's Bucket gets when it is told to notify anyone.
 _L2_NOTIFICATIONS = "Notifications"
@@ -31,21 +35,18 @@ class TransformBuckets(Construct):
         *,
         input_bucket: s3.IBucket | None,
         output_bucket: s3.IBucket | None,
-        input_prefix: str,
+        uploads: Uploads,
         encryption_key: kms.IKey | None,
         jobs_keys: Sequence[kms.IKey],
         removal_policy: RemovalPolicy,
     ) -> None:
         super().__init__(scope, construct_id)
-        _check_prefix(input_prefix)
         if input_bucket is not None and output_bucket is not None:
-            _check_overlap(input_bucket, output_bucket, input_prefix)
-        self.input_prefix = input_prefix
+            _check_overlap(input_bucket, output_bucket, uploads.prefix)
+        self.input_prefix = uploads.prefix
         self._jobs_keys = jobs_keys
-        if input_bucket is not None and isinstance(input_bucket.node.scope, TransformBuckets):
-            _tell_eventbridge(input_bucket)  # another pipeline's: this one scores its predictions
-        elif input_bucket is not None:
-            _check_events(input_bucket)
+        if input_bucket is not None and uploads.events:
+            self._expect_events(input_bucket)
         self.input: s3.IBucket = input_bucket or self._own_input(encryption_key, removal_policy)
         self.output: s3.IBucket = output_bucket or self._own_output(encryption_key, removal_policy)
 
@@ -90,6 +91,20 @@ class TransformBuckets(Construct):
         if not keys:
             return []
         return [iam.PolicyStatement(actions=list(actions), resources=[key.key_arn for key in keys])]
+
+    def _expect_events(self, input_bucket: s3.IBucket) -> None:
+        """Have a bucket of somebody else tell EventBridge of uploads, as far as we can."""
+        if isinstance(input_bucket.node.scope, TransformBuckets):
+            _tell_eventbridge(input_bucket)  # another pipeline's: this one scores its predictions
+        elif input_bucket.node.default_child is not None:
+            _check_events(input_bucket)
+        else:
+            Annotations.of(self).add_warning_v2(
+                EVENTS_OF_IMPORTED_BUCKET,
+                "input_bucket must send its events to EventBridge, got an imported one, of which "
+                "that cannot be seen; switch on 'Amazon EventBridge' in the properties of "
+                f"{input_bucket.bucket_name} and acknowledge this, or no upload ever starts a run",
+            )
 
     def _own_input(self, key: kms.IKey | None, removal_policy: RemovalPolicy) -> s3.Bucket:
         bucket = self._own_bucket("Input", key, removal_policy, lifecycle_rules=[])
@@ -154,22 +169,17 @@ def _tell_eventbridge(bucket: s3.IBucket) -> None:
     )
 
 
-def _check_prefix(input_prefix: str) -> None:
-    if Token.is_unresolved(input_prefix):
-        return
-    if not input_prefix.endswith("/") or input_prefix.startswith("/"):
-        better = f"{input_prefix.strip('/') or 'input'}/"
-        raise ValueError(
-            f"input_prefix must end with '/' and not start with it, got {input_prefix!r}; "
-            f"use {better!r}, or objects beside it would be taken for drops"
-        )
+def bucket_identity(bucket: s3.IBucket) -> str:
+    """Return what two constructs of one bucket have in common: its name, if that is known."""
+    made_here = cast(s3.CfnBucket | None, bucket.node.default_child)
+    name = None if made_here is None else made_here.bucket_name
+    return bucket.bucket_name if name is None or Token.is_unresolved(name) else name
 
 
 def _check_events(input_bucket: s3.IBucket) -> None:
-    made_here = cast(s3.CfnBucket | None, input_bucket.node.default_child)
-    if made_here is None or input_bucket.node.try_find_child(_L2_NOTIFICATIONS) is not None:
+    if input_bucket.node.try_find_child(_L2_NOTIFICATIONS) is not None:
         return
-    if made_here.notification_configuration is None:
+    if cast(s3.CfnBucket, input_bucket.node.default_child).notification_configuration is None:
         raise ValueError(
             f"input_bucket must send its events to EventBridge, got {input_bucket.node.path} that "
             "does not; pass event_bridge_enabled=True to the Bucket, or no run would ever start"
@@ -177,12 +187,12 @@ def _check_events(input_bucket: s3.IBucket) -> None:
 
 
 def _check_overlap(input_bucket: s3.IBucket, output_bucket: s3.IBucket, input_prefix: str) -> None:
-    if input_bucket.bucket_name != output_bucket.bucket_name:
+    if bucket_identity(input_bucket) != bucket_identity(output_bucket):
         return
     for prefix in (PREDICTIONS, RUNS, REPORTS):
         if prefix.startswith(input_prefix) or input_prefix.startswith(prefix):
             raise ValueError(
-                f"input_prefix must not overlap the output prefix {prefix!r} of the same bucket, "
-                f"got {input_prefix!r}; choose another input_prefix or another bucket, "
+                f"the prefix of uploads must not overlap {prefix!r}, where output goes in the same "
+                f"bucket, got {input_prefix!r}; choose another prefix or another bucket, "
                 "or the pipeline would score its own output"
             )

@@ -8,6 +8,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from batch_transform.buckets import PREDICTIONS, REPORTS, RUNS
+from batch_transform.functions import send_to
 from batch_transform.ledger import QUEUE_INDEX, table_key_use
 from batch_transform.model import scoring_statements
 
@@ -37,6 +38,13 @@ class BatchTransformGrants:
             # Parts of a multipart upload are read back under the key.
             *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.input_keys),
         )
+
+    def backfill(self, grantee: iam.IGrantable) -> None:
+        """Let `grantee` have what lies under the watched prefix taken as drops.
+
+        It may send any message to intake's queue, so it is trusted to say what was uploaded.
+        """
+        self._allow(grantee, send_to(self._pipeline.intake.queue))
 
     def read(self, grantee: iam.IGrantable) -> None:
         """Let `grantee` list and read predictions and reports."""

@@ -7,6 +7,7 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
@@ -38,6 +39,7 @@ from batch_transform.steps import (
     check_chain,
     check_job_timeout,
 )
+from batch_transform.uploads import Uploads
 from batch_transform.wake import WakeUps
 from batch_transform.warnings import warn
 
@@ -72,14 +74,16 @@ class BatchTransform(Construct):
     :param batch: when waiting drops become a run. Default: `BatchPolicy()`.
     :param input_bucket: where drops arrive. One of yours must send its events to EventBridge:
         `event_bridge_enabled=True`, or in the console "Amazon EventBridge: On", which CDK cannot
-        see of a bucket that exists already; without it no run ever starts.
+        see of a bucket that exists already, and so warns of; without it no upload starts a run.
         The `output_bucket` of another pipeline does, so that one may score what another predicts.
         If a KMS key encrypts it, import it with `encryption_key`, or nothing may read it.
         Default: a new, private, versioned bucket.
     :param output_bucket: where predictions, reports and the files of runs appear. In one of
         yours, expire `runs/` by a lifecycle rule. Default: a new, private, versioned bucket.
-    :param input_prefix: only objects under it are drops; ends with `/`.
-    :param input_suffix: only objects that end with it are drops.
+    :param uploads: which objects of the input bucket are drops. Default: all under `input/`.
+    :param schedule: when to take as drops what lies under the prefix and is none yet, such as
+        `ScheduleExpression.cron(hour="2", minute="0")`. Default: never, but for backfills that are
+        asked for by hand.
     :param max_concurrent_runs: transform jobs in flight; mind the account's quota.
     :param max_attempts: runs that may try a drop before it ends as failed.
     :param job_timeout: a job that takes longer is stopped, unless its step says otherwise.
@@ -109,8 +113,8 @@ class BatchTransform(Construct):
         batch: BatchPolicy | None = None,
         input_bucket: s3.IBucket | None = None,
         output_bucket: s3.IBucket | None = None,
-        input_prefix: str = "input/",
-        input_suffix: str = "",
+        uploads: Uploads | None = None,
+        schedule: scheduler.ScheduleExpression | None = None,
         max_concurrent_runs: int = 2,
         max_attempts: int = 3,
         job_timeout: Duration | None = None,
@@ -127,6 +131,7 @@ class BatchTransform(Construct):
         batch = batch or BatchPolicy()
         monitoring = monitoring or Monitoring()
         longest_wait_s = monitoring.longest_wait_s(batch.max_wait)
+        uploads = uploads or Uploads()
         _check_counts(max_concurrent_runs=max_concurrent_runs, max_attempts=max_attempts)
         job_timeout = job_timeout or Duration.days(1)
         check_job_timeout(job_timeout)
@@ -143,13 +148,17 @@ class BatchTransform(Construct):
             "Buckets",
             input_bucket=input_bucket,
             output_bucket=output_bucket,
-            input_prefix=input_prefix,
+            uploads=uploads,
             encryption_key=encryption_key,
             jobs_keys=[step.settings.output_key for step in chain if step.settings.output_key],
             removal_policy=removal_policy,
         )
         check_sharing(
-            self, pipeline_id=self.pipeline_id, buckets=self.buckets, input_suffix=input_suffix
+            self,
+            pipeline_id=self.pipeline_id,
+            buckets=self.buckets,
+            uploads=uploads,
+            captures=[step.settings.data_capture for step in chain if step.settings.data_capture],
         )
         self.steps = self._bind(chain, job_timeout, max_objects=batch.max_objects)
         functions = TransformFunctions(
@@ -164,7 +173,8 @@ class BatchTransform(Construct):
             "Intake",
             pipeline_id=self.pipeline_id,
             buckets=self.buckets,
-            input_suffix=input_suffix,
+            uploads=uploads,
+            schedule=schedule,
             batch=batch,
             ledger=self.ledger,
             wake_ups=self.wake_ups,
@@ -364,6 +374,7 @@ class BatchTransform(Construct):
         facts = {
             "input-bucket": self.input_bucket.bucket_name,
             "input-prefix": self.buckets.input_prefix,
+            "intake-queue-url": self.intake.queue.queue_url,
             "output-bucket": self.output_bucket.bucket_name,
             "ledger-table": self.ledger.table.table_name,
             "state-machine-arn": self.state_machine.ref,

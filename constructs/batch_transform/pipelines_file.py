@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 import yaml
 from aws_cdk import Duration, Environment, Size, Stack, Stage
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic import model_validator as validator
@@ -30,6 +31,7 @@ from batch_transform.settings import (
     SplitType,
     TransformSettings,
 )
+from batch_transform.uploads import Uploads
 
 
 def _written(pattern: str, rule: str) -> AfterValidator:
@@ -221,6 +223,25 @@ class BatchEntry(_Entry):
         return BatchPolicy(**changes)
 
 
+class UploadsEntry(_Entry):
+    """`Uploads`."""
+
+    prefix: str | None = None
+    suffix: str | list[str] | None = None
+    min_bytes: Amount | None = None
+    max_bytes: Amount | None = None
+    events: bool | None = None
+
+    def build(self) -> Uploads:
+        """Make the value object."""
+        changes = _given(self, "min_bytes", "max_bytes")
+        if self.min_bytes is not None:
+            changes["min_size"] = Size.bytes(self.min_bytes)
+        if self.max_bytes is not None:
+            changes["max_size"] = Size.bytes(self.max_bytes)
+        return Uploads(**changes)
+
+
 class PipelineEntry(_Entry):
     """The arguments of one `BatchTransform`; buckets by name."""
 
@@ -232,8 +253,10 @@ class PipelineEntry(_Entry):
     batch: BatchEntry | None = None
     input_bucket: BucketName | None = None
     output_bucket: BucketName | None = None
-    input_prefix: str | None = None
-    input_suffix: str | None = None
+    uploads: UploadsEntry | None = None
+    schedule: (
+        Annotated[str, _written(r"(cron|rate|at)\(.+\)", "a schedule such as rate(1 day)")] | None
+    ) = None
     max_concurrent_runs: int | None = None
     max_attempts: int | None = None
     job_timeout_s: Amount | None = None
@@ -243,10 +266,10 @@ class PipelineEntry(_Entry):
         """Define the pipeline in `scope`."""
         arguments = _given(
             self,
-            *("model", "settings", "index", "batch"),
-            *("input_bucket", "output_bucket", "job_timeout_s"),
+            *("model", "settings", "index", "batch", "uploads"),
+            *("input_bucket", "output_bucket", "job_timeout_s", "schedule"),
         )
-        for part in ("settings", "index", "batch"):
+        for part in ("settings", "index", "batch", "uploads"):
             entry = getattr(self, part)
             if entry is not None:
                 arguments[part] = entry.build()
@@ -254,6 +277,8 @@ class PipelineEntry(_Entry):
             name = getattr(self, bucket)
             if name is not None:
                 arguments[bucket] = s3.Bucket.from_bucket_name(scope, f"{bucket}-{name}", name)
+        if self.schedule is not None:
+            arguments["schedule"] = scheduler.ScheduleExpression.expression(self.schedule)
         if self.job_timeout_s is not None:
             arguments["job_timeout"] = Duration.seconds(self.job_timeout_s)
         return BatchTransform(scope, construct_id, model=self.model.build(folder), **arguments)
@@ -366,7 +391,7 @@ def _twice(node: yaml.Node, place: Place) -> Iterator[tuple[Place, yaml.Node]]:
 
 def _place(location: Place) -> Place:
     # Pydantic adds the branch of a union and the word [key], which do not stand in the file.
-    return tuple(part for part in location if part not in ("int", "str", "[key]"))
+    return tuple(part for part in location if part not in ("int", "str", "list[str]", "[key]"))
 
 
 def _error(

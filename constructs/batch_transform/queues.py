@@ -1,10 +1,13 @@
 """Queues as every part has them: encrypted, TLS only, with a dead-letter queue."""
 
-from aws_cdk import Duration
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
+
+from batch_transform.functions import send_to
 
 _RECEIVES = 5
 
@@ -78,3 +81,46 @@ def define_rule(
     )
     send_events_to(queue, rule)
     return rule
+
+
+def define_schedule(
+    scope: Construct,
+    construct_id: str,
+    *,
+    description: str,
+    expression: scheduler.ScheduleExpression,
+    message: str,
+    max_age: Duration,
+    queue: sqs.Queue,
+) -> None:
+    """Define a schedule that sends `message` to `queue`.
+
+    :param max_age: how late it may be sent, if at first it cannot be.
+    """
+    role = iam.Role(
+        scope,
+        f"{construct_id}Role",
+        assumed_by=iam.ServicePrincipal(
+            "scheduler.amazonaws.com",
+            conditions={"StringEquals": {"aws:SourceAccount": Stack.of(scope).account}},
+        ),
+    )
+    role.add_to_policy(send_to(queue))
+    time_zone = expression.time_zone
+    schedule = scheduler.CfnSchedule(
+        scope,
+        construct_id,
+        description=description,
+        flexible_time_window=scheduler.CfnSchedule.FlexibleTimeWindowProperty(mode="OFF"),
+        schedule_expression=expression.expression_string,
+        schedule_expression_timezone=None if time_zone is None else time_zone.timezone_name,
+        target=scheduler.CfnSchedule.TargetProperty(
+            arn=queue.queue_arn,
+            input=message,
+            role_arn=role.role_arn,
+            retry_policy=scheduler.CfnSchedule.RetryPolicyProperty(
+                maximum_event_age_in_seconds=int(max_age.to_seconds()), maximum_retry_attempts=1
+            ),
+        ),
+    )
+    schedule.node.add_dependency(role)

@@ -1,28 +1,43 @@
 """What the pipelines of one app may share: buckets, but neither ids nor outputs, in no circle."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from aws_cdk import Stack, Stage, Token
+from aws_cdk import Annotations, Stack, Stage, Token
 from constructs import Construct, IConstruct
 
-from batch_transform.buckets import PREDICTIONS, REPORTS, RUNS, TransformBuckets
+from batch_transform.buckets import (
+    PREDICTIONS,
+    REPORTS,
+    RUNS,
+    TransformBuckets,
+    bucket_identity,
+)
+from batch_transform.settings import DataCapture
+from batch_transform.uploads import Uploads
+
+#: The id of the warning, for `Annotations.of(pipeline).acknowledge_warning`.
+SAME_DROPS = "batch-transform:sameDrops"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Keys:
-    """All keys of a bucket that begin and end in a certain way."""
+    """All keys of a bucket that begin in a certain way, and end in one of some ways."""
 
     bucket: str
     prefix: str
-    suffix: str
+    suffixes: tuple[str, ...] = ("",)
 
     def overlap(self, other: "_Keys") -> bool:
         return (
             self.bucket == other.bucket
             and (self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix))
-            and (self.suffix.endswith(other.suffix) or other.suffix.endswith(self.suffix))
+            and any(
+                mine.endswith(its) or its.endswith(mine)
+                for mine in self.suffixes
+                for its in other.suffixes
+            )
         )
 
 
@@ -42,16 +57,28 @@ _OF_APP: WeakKeyDictionary[IConstruct, list[_Pipeline]] = WeakKeyDictionary()
 
 
 def check_sharing(
-    pipeline: Construct, *, pipeline_id: str, buckets: TransformBuckets, input_suffix: str
+    pipeline: Construct,
+    *,
+    pipeline_id: str,
+    buckets: TransformBuckets,
+    uploads: Uploads,
+    captures: Sequence[DataCapture],
 ) -> None:
     """Refuse a pipeline that gets in the way of those that the app has already.
 
-    One that reads another's predictions is a chain, and welcome.
+    One that reads another's predictions is a chain, and welcome. One that scores the same drops is
+    warned of: a challenger, or a mistake that doubles the bill.
 
-    :raises ValueError: it would score its own output by way of others, replace the predictions of
-        another, or has its id.
+    :raises ValueError: it would score its own output, also by way of others, replace the
+        predictions of another, or has its id.
     """
-    own = _described(pipeline, pipeline_id, buckets, input_suffix)
+    own = _described(pipeline, pipeline_id, buckets, uploads, captures)
+    if own.feeds(own):
+        raise ValueError(
+            "what a pipeline writes must not be a drop of its own, got uploads under "
+            f"{own.reads.prefix!r} of the bucket that holds its data capture; give the capture "
+            "another prefix or bucket, or the pipeline would score its own output"
+        )
     others = _OF_APP.setdefault(pipeline.node.root, [])
     for other in others:
         if own.identity == other.identity:
@@ -63,43 +90,62 @@ def check_sharing(
             raise ValueError(
                 "pipelines with one output bucket must have inputs of different keys, got "
                 f"{other.path} and {own.path} both under {own.reads.prefix!r}; give one of them "
-                "another output_bucket or input_prefix, or each would replace the other's "
+                "another output_bucket or prefix of uploads, or each would replace the other's "
                 "predictions"
+            )
+        if own.reads.overlap(other.reads):
+            Annotations.of(pipeline).add_warning_v2(
+                SAME_DROPS,
+                f"pipelines should take drops of different keys, got {other.path} under "
+                f"{other.reads.prefix!r} and {own.path} under {own.reads.prefix!r} of one bucket; "
+                "acknowledge this if both are to score them, or give one another prefix of uploads",
             )
     circle = _circle(own, others)
     if circle:
         raise ValueError(
             f"pipelines must not feed each other in a circle, got {' → '.join(circle)}; give one "
-            "of them another input_prefix or bucket, or they would score their own output for ever"
+            "of them another prefix of uploads or bucket, or they would score their own output for "
+            "ever"
         )
     others.append(own)
 
 
 def _described(
-    pipeline: Construct, pipeline_id: str, buckets: TransformBuckets, input_suffix: str
+    pipeline: Construct,
+    pipeline_id: str,
+    buckets: TransformBuckets,
+    uploads: Uploads,
+    captures: Sequence[DataCapture],
 ) -> _Pipeline:
     stack = Stack.of(pipeline)
     # Where the stacks of another stage go is not known here, unless they say so.
     unknown = Token.is_unresolved(stack.account) or Token.is_unresolved(stack.region)
     stage = Stage.of(pipeline)
     where = stage.node.path if unknown and stage is not None else ""
-    output = buckets.output.bucket_name
+    output = bucket_identity(buckets.output)
+    suffixes = tuple(uploads.suffixes) or ("",)
     # The output of input/a.csv is predictions/input/a.csv.out.
     predictions = _Keys(
-        bucket=output, prefix=f"{PREDICTIONS}{buckets.input_prefix}", suffix=f"{input_suffix}.out"
+        bucket=output,
+        prefix=f"{PREDICTIONS}{uploads.prefix}",
+        suffixes=tuple(f"{suffix}.out" for suffix in suffixes),
     )
+    writes = [
+        predictions,
+        _Keys(bucket=output, prefix=f"{REPORTS}{pipeline_id}-", suffixes=(".json",)),
+        _Keys(bucket=output, prefix=f"{RUNS}{pipeline_id}-"),
+    ]
+    writes += [
+        _Keys(bucket=bucket_identity(capture.bucket), prefix=capture.prefix) for capture in captures
+    ]
     return _Pipeline(
         path=pipeline.node.path,
         identity=(where, stack.environment, pipeline_id),
         reads=_Keys(
-            bucket=buckets.input.bucket_name, prefix=buckets.input_prefix, suffix=input_suffix
+            bucket=bucket_identity(buckets.input), prefix=uploads.prefix, suffixes=suffixes
         ),
         predictions=predictions,
-        writes=(
-            predictions,
-            _Keys(bucket=output, prefix=f"{REPORTS}{pipeline_id}-", suffix=".json"),
-            _Keys(bucket=output, prefix=f"{RUNS}{pipeline_id}-", suffix=""),
-        ),
+        writes=tuple(writes),
     )
 
 

@@ -1,13 +1,12 @@
 """What wakes dispatch: one queue that intake, settle, a schedule and ended runs write to."""
 
-from aws_cdk import Duration, Stack
-from aws_cdk import aws_iam as iam
+from aws_cdk import Duration
 from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from batch_transform.functions import TransformFunction, send_to
-from batch_transform.queues import define_queue, define_rule
+from batch_transform.functions import TransformFunction
+from batch_transform.queues import define_queue, define_rule, define_schedule
 
 DISPATCH_TIMEOUT = Duration.minutes(5)
 _BATCH_SIZE = 10
@@ -32,7 +31,15 @@ class WakeUps(Construct):
             visibility=Duration.seconds(6 * int(DISPATCH_TIMEOUT.to_seconds()) + 1),
             retention=Duration.hours(4),
         )
-        self._every_minute()
+        define_schedule(
+            self,
+            "EveryMinute",
+            description=f"Wakes the batch transform pipeline {pipeline_id}",
+            expression=scheduler.ScheduleExpression.rate(Duration.minutes(1)),
+            message="{}",
+            max_age=Duration.minutes(1),  # the next minute's is as good
+            queue=self.queue,
+        )
 
     def wake(self, dispatch: TransformFunction) -> None:
         """Feed `dispatch` with the wake-ups."""
@@ -53,31 +60,3 @@ class WakeUps(Construct):
             },
             queue=self.queue,
         )
-
-    def _every_minute(self) -> None:
-        role = iam.Role(
-            self,
-            "EveryMinuteRole",
-            assumed_by=iam.ServicePrincipal(
-                "scheduler.amazonaws.com",
-                conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}},
-            ),
-        )
-        role.add_to_policy(send_to(self.queue))
-        schedule = scheduler.CfnSchedule(
-            self,
-            "EveryMinute",
-            description=f"Wakes the batch transform pipeline {self._pipeline_id}",
-            flexible_time_window=scheduler.CfnSchedule.FlexibleTimeWindowProperty(mode="OFF"),
-            schedule_expression="rate(1 minute)",
-            target=scheduler.CfnSchedule.TargetProperty(
-                arn=self.queue.queue_arn,
-                input="{}",
-                role_arn=role.role_arn,
-                # The next minute's is as good, so a late one is not worth a retry.
-                retry_policy=scheduler.CfnSchedule.RetryPolicyProperty(
-                    maximum_event_age_in_seconds=60, maximum_retry_attempts=1
-                ),
-            ),
-        )
-        schedule.node.add_dependency(role)

@@ -15,6 +15,7 @@ from batch_transform import (
     PredictionIndex,
     TransformModel,
     TransformSettings,
+    Uploads,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -28,7 +29,7 @@ BatchTransform(
     instance_type="ml.m5.large",
     settings=TransformSettings.json_lines(id_member="id", input_filter="$.text", gzip=True),
     index=PredictionIndex(record_id="id", value="SageMakerOutput"),
-    input_suffix=".jsonl.gz",
+    uploads=Uploads(suffix=".jsonl.gz"),
     batch=BatchPolicy(max_wait=Duration.seconds(2)),  # as short for a first look only
 )
 app.synth()

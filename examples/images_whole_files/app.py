@@ -10,7 +10,13 @@ from pathlib import Path
 
 from aws_cdk import App, Duration, Size, Stack
 
-from batch_transform import BatchPolicy, BatchTransform, TransformModel, TransformSettings
+from batch_transform import (
+    BatchPolicy,
+    BatchTransform,
+    TransformModel,
+    TransformSettings,
+    Uploads,
+)
 
 HERE = Path(__file__).resolve().parent
 
@@ -26,7 +32,7 @@ BatchTransform(
         max_payload=Size.mebibytes(20),
         max_concurrent_transforms=4,
     ),
-    input_suffix=".png",
+    uploads=Uploads(suffix=".png"),
     batch=BatchPolicy(max_wait=Duration.seconds(2)),  # as short for a first look only
 )
 app.synth()

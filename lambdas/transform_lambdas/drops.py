@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 from transform_lambdas import clock
@@ -12,6 +13,8 @@ KEY_LIMIT_BYTES = 1024 - len("runs/") - 52 - len("/step-9/") - 9 * len(".out")
 # Sequencers of one key compare as text once the shorter is filled up with zeros on the right
 # (https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html).
 _SEQUENCER_WIDTH = 32
+# S3 dates an event by when it had done the upload and a listing by when it began, in whole seconds.
+_CLOCKS_DIFFER = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,17 @@ class Drop:
     @property
     def is_folder_marker(self) -> bool:
         """Whether this is the empty object that consoles make for a folder."""
-        return self.key.endswith("/") and self.size == 0
+        return _is_folder_marker(self.key, self.size)
+
+    @property
+    def was_listed(self) -> bool:
+        """Whether a backfill found it, and not an event told of it."""
+        return "+" in self.order
+
+    def is_same_upload(self, other: "Drop") -> bool:
+        """Whether a listing and an event, of one key, speak of the same upload."""
+        apart = abs(clock.from_text(self.dropped_at) - clock.from_text(other.dropped_at))
+        return self.etag == other.etag and apart <= _CLOCKS_DIFFER
 
     @property
     def problem(self) -> str | None:
@@ -71,3 +84,58 @@ class Drop:
                 f"got {length}; upload it under a shorter key"
             )
         return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """An object as a listing shows it: the current version of its key."""
+
+    key: str
+    size: int
+    etag: str
+    modified_at: datetime
+
+    @classmethod
+    def from_s3(cls, entry: Mapping[str, Any]) -> Self:
+        """Read an entry of ListObjectsV2."""
+        return cls(
+            key=entry["Key"],
+            size=int(entry["Size"]),
+            etag=entry["ETag"].strip('"'),
+            modified_at=entry["LastModified"],
+        )
+
+    @property
+    def is_folder_marker(self) -> bool:
+        """Whether this is the empty object that consoles make for a folder."""
+        return _is_folder_marker(self.key, self.size)
+
+    def is_known(self, newest: Drop, listed_at: datetime) -> bool:
+        """Whether `newest`, the newest drop of the key in the ledger, is this upload or after it.
+
+        In doubt it is not: the object is then scored once too often, rather than never.
+        """
+        dropped_at = clock.from_text(newest.dropped_at)
+        if newest.etag == self.etag:
+            return dropped_at >= self.modified_at - _CLOCKS_DIFFER
+        return dropped_at >= listed_at - _CLOCKS_DIFFER
+
+    def to_drop(self, *, after: Drop | None) -> Drop:
+        """Return the drop of this object.
+
+        A listing has no sequencer. So its order is that of the newest drop known and a number:
+        above all that are known, and below every upload that comes.
+        """
+        order, _, number = (after.order if after else "0" * _SEQUENCER_WIDTH).partition("+")
+        return Drop(
+            key=self.key,
+            order=f"{order}+{int(number or 0) + 1:06d}",
+            size=self.size,
+            etag=self.etag,
+            version_id="",
+            dropped_at=clock.to_text(self.modified_at),
+        )
+
+
+def _is_folder_marker(key: str, size: int) -> bool:
+    return key.endswith("/") and size == 0

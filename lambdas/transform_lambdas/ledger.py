@@ -117,8 +117,17 @@ class Ledger:
 
     # Drops arrive
 
-    def record(self, drop: Drop) -> bool:
-        """Write a drop down once; return whether it is new."""
+    def newest(self, key: str) -> Entry | None:
+        """Return the newest version of a key that is known, read consistently."""
+        item = next(self._versions(key, at_once=1), None)
+        return None if item is None else _entry_of(item, _drop_of(item))
+
+    def record(self, drop: Drop, *, problem: str | None = None, since: str | None = None) -> bool:
+        """Write a drop down once; return whether it is new.
+
+        :param problem: why it has failed already.
+        :param since: when it begins to wait. Default: when it was uploaded.
+        """
         item: dict[str, Any] = {
             **_drop_key(drop),
             "drop_status": WAITING,
@@ -131,10 +140,10 @@ class Ledger:
             "recorded_at": clock.to_text(self._now()),
             "attempts": 0,
         }
-        if drop.problem:
-            item |= {"drop_status": FAILED, "reason": drop.problem}
+        if problem:
+            item |= {"drop_status": FAILED, "reason": problem}
         else:
-            item |= {"queue": _waiting_queue(drop.key), "due": drop.dropped_at}
+            item |= {"queue": _waiting_queue(drop.key), "due": since or drop.dropped_at}
         put = self._put(item, condition="attribute_not_exists(pk)")
         return self._attempt(self._client.put_item, put["Put"])
 
@@ -144,12 +153,7 @@ class Ledger:
         It reads no further back than to the first that ended before this drop: what an upload
         costs does not grow with the past of its key.
         """
-        versions = self._items(
-            KeyConditionExpression=Key("pk").eq(f"key#{drop.key}") & Key("sk").begins_with("drop#"),
-            ConsistentRead=True,
-            ScanIndexForward=False,
-            Limit=_VERSIONS_AT_ONCE,
-        )
+        versions = self._versions(drop.key, at_once=_VERSIONS_AT_ONCE)
         next(versions, None)
         overtaken: list[dict[str, Any]] = []
         for item in versions:
@@ -401,12 +405,7 @@ class Ledger:
             for drop in group:
                 item = items.get((f"key#{drop.key}", f"drop#{drop.order}"))
                 if item:
-                    yield Entry(
-                        drop=drop,
-                        status=item["drop_status"],
-                        attempts=int(item["attempts"]),
-                        run_id=item.get("run_id", ""),
-                    )
+                    yield _entry_of(item, drop)
 
     def finish_drop(self, run_id: str, drop: Drop, *, output: str) -> bool:
         """The drop is done: its output is at key `output`."""
@@ -595,6 +594,15 @@ class Ledger:
         ).get("Item")
         return item
 
+    def _versions(self, key: str, *, at_once: int) -> Iterator[dict[str, Any]]:
+        """Yield the drops of a key, the newest first."""
+        return self._items(
+            KeyConditionExpression=Key("pk").eq(f"key#{key}") & Key("sk").begins_with("drop#"),
+            ConsistentRead=True,
+            ScanIndexForward=False,
+            Limit=at_once,
+        )
+
     def _items(self, **query: Any) -> Iterator[dict[str, Any]]:
         for page in self._pages(**query):
             yield from page
@@ -663,6 +671,15 @@ def _drop_of(item: Mapping[str, Any]) -> Drop:
         etag=item["etag"],
         version_id=item["version_id"],
         dropped_at=item["dropped_at"],
+    )
+
+
+def _entry_of(item: Mapping[str, Any], drop: Drop) -> Entry:
+    return Entry(
+        drop=drop,
+        status=item["drop_status"],
+        attempts=int(item["attempts"]),
+        run_id=item.get("run_id", ""),
     )
 
 

@@ -1,4 +1,4 @@
-"""The command: `batch-transform run`, `local up`, `status`, `lookup` and `logs`."""
+"""The command: `batch-transform run`, `local up`, `status`, `lookup`, `backfill` and `logs`."""
 
 import dataclasses
 import json
@@ -110,6 +110,25 @@ def lookup(
             f"the id must be that of a scored record, got {', '.join(map(repr, missing))}; "
             "see `batch-transform status` for which files are done"
         )
+
+
+@commands.command()
+def backfill(
+    prefix: Annotated[
+        str | None, typer.Argument(help="Prefix of keys, or one key. Default: all.")
+    ] = None,
+    pipeline: Pipeline = None,
+    endpoint: Endpoint = None,
+) -> None:
+    """Score what lies in the input bucket already, but for what the pipeline knows."""
+    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+
+    client = PipelineClient.find(Cloud(endpoint), pipeline)
+    asked = client.backfill(prefix)
+    print(
+        f"asked to score what lies under s3://{client.input_bucket}/{asked}; "
+        "see `batch-transform status`"
+    )
 
 
 @commands.command()

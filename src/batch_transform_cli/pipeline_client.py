@@ -222,6 +222,11 @@ class PipelineClient:
         """The table that knows every drop and run."""
         return self._facts["ledger-table"]
 
+    @property
+    def intake_queue_url(self) -> str:
+        """The queue of uploads and backfills."""
+        return self._facts["intake-queue-url"]
+
     def status(self) -> Status:
         """Return every drop and run of the ledger. It reads the whole table."""
         drops = []
@@ -292,6 +297,24 @@ class PipelineClient:
         call = AWSRequest(method, url, headers, body)
         SigV4Auth(credentials, "execute-api", self._cloud.session.region_name).add_auth(call)
         return _send(urllib.request.Request(call.url, body, dict(call.headers), method=call.method))
+
+    def backfill(self, prefix: str | None = None) -> str:
+        """Have what lies under `prefix` taken as drops, but for what is known; return the prefix.
+
+        :param prefix: of keys, or one key. Default: all that the pipeline watches.
+        :raises CommandError: the pipeline does not watch it.
+        """
+        prefix = prefix or self.input_prefix
+        if not prefix.startswith(self.input_prefix):
+            raise CommandError(
+                f"the prefix must begin with {self.input_prefix!r}, which the pipeline watches, "
+                f"got {prefix!r}; leave it out for all of it"
+            )
+        self._cloud.client("sqs").send_message(
+            QueueUrl=self.intake_queue_url,
+            MessageBody=json.dumps({"backfill": {"prefix": prefix}}),
+        )
+        return prefix
 
     def _items(self) -> Iterator[dict[str, Any]]:
         # Besides drops and runs the table has heads, slots and marks, which are dispatch's own.

@@ -48,6 +48,7 @@ def publish(aws: None) -> Any:
             "input-bucket": "in",
             "input-prefix": "input/",
             "output-bucket": "out",
+            "intake-queue-url": "https://sqs.us-east-1.amazonaws.com/123456789012/intake",
             "ledger-table": "ledger",
             **facts,
         }
@@ -79,6 +80,11 @@ def ledger(publish: Any) -> Ledger:
         BillingMode="PAY_PER_REQUEST",
     )
     return Ledger(table, now=lambda: NOON)
+
+
+@pytest.fixture
+def intake_queue_url(aws: None) -> str:
+    return str(boto3.client("sqs").create_queue(QueueName="intake")["QueueUrl"])
 
 
 @pytest.fixture

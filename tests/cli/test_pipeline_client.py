@@ -221,3 +221,24 @@ def test_a_local_endpoint_never_sees_the_users_own_credentials(
     credentials = Cloud("http://127.0.0.1:4566").session.get_credentials()
 
     assert (credentials.access_key, credentials.secret_key) == ("000000000000", "local")
+
+
+def test_a_backfill_is_a_message_to_intake_that_names_the_prefix(
+    client: PipelineClient, intake_queue_url: str
+) -> None:
+    assert client.backfill() == "input/"
+    assert client.backfill("input/2026/a.csv") == "input/2026/a.csv"
+
+    sqs = boto3.client("sqs")
+    messages = sqs.receive_message(QueueUrl=intake_queue_url, MaxNumberOfMessages=10)["Messages"]
+    assert sorted(message["Body"] for message in messages) == [
+        '{"backfill": {"prefix": "input/"}}',
+        '{"backfill": {"prefix": "input/2026/a.csv"}}',
+    ]
+
+
+def test_fails_when_a_backfill_is_of_what_the_pipeline_does_not_watch(
+    client: PipelineClient,
+) -> None:
+    with pytest.raises(CommandError, match=r"must begin with 'input/', .* got 'other/'; leave it"):
+        client.backfill("other/")

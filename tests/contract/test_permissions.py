@@ -49,7 +49,13 @@ RECEIVE = {
 }
 CONTRACT = {
     "intake": RECEIVE
-    | {"dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem", "sqs:SendMessage"},
+    | {
+        "dynamodb:Query",
+        "dynamodb:PutItem",
+        "dynamodb:UpdateItem",
+        "s3:ListBucket",
+        "sqs:SendMessage",
+    },
     "dispatch": RECEIVE
     | {
         "dynamodb:Query",

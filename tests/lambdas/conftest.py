@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,17 +14,19 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from transform_lambdas.backfill import Backfill
 from transform_lambdas.batches import BatchPolicy
 from transform_lambdas.dispatch import Dispatcher, run_of
 from transform_lambdas.drops import Drop
 from transform_lambdas.index import Indexer
 from transform_lambdas.inputs import Inputs
-from transform_lambdas.intake import Intake
+from transform_lambdas.intake import Intake, Receiver
 from transform_lambdas.ledger import Ledger
 from transform_lambdas.predictions import CsvRecords, PredictionTable
 from transform_lambdas.run_files import RunFiles
 from transform_lambdas.settle import Settlement
 from transform_lambdas.transform_jobs import Job
+from transform_lambdas.uploads import Uploads
 from transform_lambdas.wake_queue import WakeQueue
 
 INPUT, OUTPUT = "input-bucket", "output-bucket"
@@ -116,6 +119,9 @@ class World:
         self.policy = BatchPolicy(
             **{"max_wait_s": 60, "max_objects": 100, "max_bytes": 10**9, **policy}
         )
+        self.uploads = Uploads(prefix="input/", marker="_SUCCESS")
+        self.intake_queue_url = self.sqs.create_queue(QueueName="intake")["QueueUrl"]
+        self.backfill_time: Callable[[], float] = lambda: 60
         self.slots = 2
         self.attempts = 3
         self._sequence = 0
@@ -220,7 +226,38 @@ class World:
             {"messageId": str(number), "body": json.dumps(event)}
             for number, event in enumerate(events)
         ]
-        return Intake(self.ledger, self.wake_queue, marker="_SUCCESS").take(messages)
+        return self.receiver.receive(messages, time_left_s=lambda: 60)
+
+    @property
+    def receiver(self) -> Receiver:
+        intake = Intake(self.ledger, self.wake_queue, uploads=self.uploads)
+        backfill = Backfill(
+            recorder=intake,
+            ledger=self.ledger,
+            wake_queue=self.wake_queue,
+            s3=self.s3,
+            bucket=INPUT,
+            sqs=self.sqs,
+            queue_url=self.intake_queue_url,
+            uploads=self.uploads,
+            now=lambda: self.time,
+        )
+        return Receiver(intake, backfill)
+
+    def backfill(self, **asked: Any) -> dict[str, int]:
+        """Ask for a backfill and let it come to its end; return what it counts."""
+        counts: Counter[str] = Counter()
+        messages = [{"messageId": "0", "body": json.dumps({"backfill": asked})}]
+        while messages:
+            counted, failed = self.receiver.receive(messages, time_left_s=self.backfill_time)
+            assert not failed
+            counts += counted
+            answer = self.sqs.receive_message(QueueUrl=self.intake_queue_url)
+            messages = [
+                {"messageId": message["MessageId"], "body": message["Body"]}
+                for message in answer.get("Messages", [])
+            ]
+        return counts
 
     def drop(self, key: str, body: bytes = b"1,2\n", sequencer: str | None = None) -> Drop:
         """Upload an object and have it recorded."""

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,6 +42,11 @@ def test_an_upload_costs_the_same_however_often_its_key_was_uploaded_before(
                 "ordering": f"{number:016X}".ljust(32, "0"),
                 "object_key": "input/a.csv",
                 "drop_status": "done",
+                "size": 4,
+                "etag": f"etag of {number}",
+                "version_id": "",
+                "dropped_at": "2026-03-01T11:00:00.000Z",
+                "attempts": 1,
             }
         )
     read: list[int] = []
@@ -111,3 +117,15 @@ def test_a_key_that_is_too_long_fails_at_once_and_says_so(world: World) -> None:
 def test_every_delivery_wakes_dispatch(world: World) -> None:
     world.take(world.event("input/a.csv"))
     assert world.sqs.receive_message(QueueUrl=world.queue_url)["Messages"][0]["Body"] == "{}"
+
+
+def test_an_upload_of_a_size_that_is_not_wanted_fails_at_once_and_says_which_is(
+    world: World,
+) -> None:
+    world.uploads = replace(world.uploads, min_bytes=3, max_bytes=5)
+
+    small, fitting, large = (world.drop(f"input/{size}.csv", b"x" * size) for size in (2, 5, 6))
+
+    assert world.statuses() == {small.key: "failed", fitting.key: "waiting", large.key: "failed"}
+    assert "at most 5 bytes, got 6; cut it into several objects" in world.reason(large)
+    assert "at least 3 bytes, got 2; upload it whole" in world.reason(small)

@@ -28,17 +28,19 @@ from tests.simulation.aws import (
 )
 from tests.simulation.scheduler import Killed, Process, Scheduler
 from transform_lambdas import index, intake, ledger, metrics, settle, transform_jobs
+from transform_lambdas.backfill import Backfill
 from transform_lambdas.batches import BatchPolicy
 from transform_lambdas.dispatch import Dispatcher, run_of
 from transform_lambdas.executions import Executions
 from transform_lambdas.index import Indexer
 from transform_lambdas.inputs import Inputs
-from transform_lambdas.intake import Intake
+from transform_lambdas.intake import Intake, Receiver
 from transform_lambdas.ledger import Ledger
 from transform_lambdas.predictions import CsvRecords, PredictionTable
 from transform_lambdas.run_files import RunFiles
 from transform_lambdas.settle import Settlement
 from transform_lambdas.transform_jobs import TransformJobs
+from transform_lambdas.uploads import Uploads
 from transform_lambdas.wake_queue import WakeQueue
 
 INPUT, OUTPUT = "input-bucket", "output-bucket"
@@ -270,9 +272,21 @@ class World:
         self, records: list[dict[str, Any]], ended: Callable[[set[str] | None], None]
     ) -> None:
         def handle() -> set[str]:
-            return set(
-                Intake(self._ledger(), self._wake_queue(), marker="_SUCCESS").take(records)[1]
+            uploads = Uploads(prefix="input/", marker="_SUCCESS")
+            recorder = Intake(self._ledger(), self._wake_queue(), uploads=uploads)
+            backfill = Backfill(
+                recorder=recorder,
+                ledger=self._ledger(),
+                wake_queue=self._wake_queue(),
+                s3=self.account.client(self.s3),
+                bucket=INPUT,
+                sqs=self.account.client(self.uploads),
+                queue_url="uploads",
+                uploads=uploads,
+                now=self._now(),
             )
+            receiver = Receiver(recorder, backfill)
+            return set(receiver.receive(records, time_left_s=lambda: 60)[1])
 
         self._invoke(handle, lambda failed, died: ended(None if died else failed))
 

@@ -11,11 +11,12 @@ os.environ["CDK_VALIDATION"] = "false"
 os.environ["JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION"] = "20"
 
 import pytest
-from aws_cdk import App, Duration, Size, Stack
+from aws_cdk import App, Duration, Size, Stack, TimeZone
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
+from aws_cdk.aws_scheduler import ScheduleExpression
 
 from batch_transform import (
     BatchPolicy,
@@ -31,6 +32,7 @@ from batch_transform import (
     PredictionIndex,
     TransformModel,
     TransformSettings,
+    Uploads,
 )
 from tests.examples.programs import APPS
 from tests.examples.programs import synthesize as synthesize_example
@@ -151,8 +153,15 @@ def everything_on(model_files: Path) -> Callable[[Stack], BatchTransform]:
                 max_bytes=Size.gibibytes(1),
                 marker="_SUCCESS",
             ),
-            input_prefix="drops/",
-            input_suffix=".csv.gz",
+            uploads=Uploads(
+                prefix="drops/",
+                suffix=[".csv.gz", ".csv.gzip"],
+                min_size=Size.bytes(1),
+                max_size=Size.gibibytes(1),
+            ),
+            schedule=ScheduleExpression.cron(
+                hour="2", minute="0", time_zone=TimeZone.EUROPE_BERLIN
+            ),
             max_concurrent_runs=5,
             max_attempts=2,
             job_timeout=Duration.hours(6),
@@ -167,6 +176,7 @@ def everything_on(model_files: Path) -> Callable[[Stack], BatchTransform]:
         )
         someone = iam.Role(stack, "Someone", assumed_by=iam.AccountRootPrincipal())
         pipeline.grants.drop(someone)
+        pipeline.grants.backfill(someone)
         pipeline.grants.read(someone)
         pipeline.grants.lookup(someone)
         pipeline.grants.redrive(someone)

@@ -78,8 +78,8 @@ pipelines:
     index: {record_id: 0, retention_days: 9}
     batch: {max_wait_s: 3, max_objects: 7, max_bytes: 1000, marker: _SUCCESS}
     input_bucket: arrivals
-    input_prefix: drops/
-    input_suffix: .csv
+    uploads: {prefix: drops/, suffix: .csv, max_bytes: 1000}
+    schedule: rate(1 day)
     max_concurrent_runs: 4
     max_attempts: 5
     job_timeout_s: 600
@@ -94,6 +94,9 @@ pipelines:
     assert (dispatch["MAX_WAIT_S"], dispatch["MAX_OBJECTS"]) == ("3", "7")
     assert (dispatch["MAX_BYTES"], dispatch["MARKER"]) == ("1000", "_SUCCESS")
     assert dispatch["MAX_CONCURRENT_RUNS"] == "4"
+    intake = variables(template, "intake")
+    assert (intake["INPUT_PREFIX"], intake["INPUT_SUFFIXES"]) == ("drops/", '[".csv"]')
+    assert (intake["MIN_DROP_BYTES"], intake["MAX_DROP_BYTES"]) == ("", "1000")
     assert variables(template, "settle")["MAX_ATTEMPTS"] == "5"
     assert variables(template, "index")["RETENTION_DAYS"] == "9"
     for rendered in (
@@ -103,6 +106,7 @@ pipelines:
         '"MaxPayloadInMB": 5',
         '"InstanceCount": 2',
         '"TimeoutSeconds": 600',
+        "'ScheduleExpression': 'rate(1 day)'",
     ):
         assert rendered in text
 
@@ -202,9 +206,9 @@ accounts:
             id="two kinds of model",
         ),
         pytest.param(
-            CHURN + "    input_prefix: in\n",
-            "pipelines.yaml:5: pipelines.Churn: input_prefix must end with '/' and not start "
-            "with it, got 'in'; use 'in/', or objects beside it would be taken for drops",
+            CHURN + "    uploads:\n      prefix: in\n",
+            "pipelines.yaml:6: pipelines.Churn: the prefix of uploads must end with '/' and not "
+            "start with it, got 'in'; use 'in/', or objects beside it would be taken for drops",
             id="what the library refuses",
         ),
         pytest.param(
@@ -224,6 +228,12 @@ accounts:
             "pipelines.yaml:5: pipelines.Churn.input_bucket: "
             "must be a bucket's plain name such as my-bucket, got 's3://arrivals/'; correct it",
             id="a bucket's URI",
+        ),
+        pytest.param(
+            CHURN + "    schedule: daily\n",
+            "pipelines.yaml:5: pipelines.Churn.schedule: "
+            "must be a schedule such as rate(1 day), got 'daily'; correct it",
+            id="no schedule",
         ),
         pytest.param(
             "pipelines:\n  Churn:\n",
@@ -256,9 +266,9 @@ accounts:
         ),
         pytest.param(
             CHURN.replace("Churn:", "Churn: &all")
-            + "    input_prefix: in/\n  Other:\n    <<: *all\n    input_prefix: in\n",
-            "pipelines.yaml:8: pipelines.Other: input_prefix must end with '/' and not start "
-            "with it, got 'in'; use 'in/', or objects beside it would be taken for drops",
+            + "    uploads: {prefix: in/}\n  Other:\n    <<: *all\n    uploads: {prefix: in}\n",
+            "pipelines.yaml:8: pipelines.Other: the prefix of uploads must end with '/' and not "
+            "start with it, got 'in'; use 'in/', or objects beside it would be taken for drops",
             id="own member before a merged one",
         ),
         pytest.param(

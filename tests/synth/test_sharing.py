@@ -1,10 +1,18 @@
 from typing import Any
 
 import pytest
+from aws_cdk import Annotations as Metadata
 from aws_cdk import App, Environment, Stack, Stage
 from aws_cdk import aws_s3 as s3
+from aws_cdk.assertions import Annotations, Match
 
-from batch_transform import BatchTransform, TransformModel
+from batch_transform import (
+    BatchTransform,
+    DataCapture,
+    TransformModel,
+    TransformSettings,
+    Uploads,
+)
 
 
 def bucket(stack: Stack, name: str) -> s3.IBucket:
@@ -23,7 +31,11 @@ def reading(stack: Stack, construct_id: str, *names: str, prefix: str) -> BatchT
     """A pipeline from the first of the named buckets to the second."""
     source, target = (bucket(stack, name) for name in names)
     return pipeline(
-        stack, construct_id, input_bucket=source, output_bucket=target, input_prefix=prefix
+        stack,
+        construct_id,
+        input_bucket=source,
+        output_bucket=target,
+        uploads=Uploads(prefix=prefix),
     )
 
 
@@ -51,7 +63,7 @@ def test_one_prefix_may_hold_two_formats() -> None:
             construct_id,
             input_bucket=bucket(stack, "data"),
             output_bucket=bucket(stack, "scores"),
-            input_suffix=suffix,
+            uploads=Uploads(suffix=suffix),
         )
 
 
@@ -98,7 +110,9 @@ def test_a_pipeline_hears_of_the_predictions_of_the_one_before_it() -> None:
     app = App()
     first = pipeline(Stack(app, "First"), "Churn")
     second = Stack(app, "Second")
-    pipeline(second, "Uplift", input_bucket=first.output_bucket, input_prefix="predictions/")
+    pipeline(
+        second, "Uplift", input_bucket=first.output_bucket, uploads=Uploads(prefix="predictions/")
+    )
 
     template = app.synth().get_stack_by_name("First").template
     telling = [
@@ -134,3 +148,78 @@ def test_each_account_or_stage_may_have_the_id() -> None:
 def test_another_app_is_of_no_concern() -> None:
     for _ in range(2):
         reading(Stack(App(), "Scoring"), "Churn", "one", "two", prefix="in/")
+
+
+def warned(stack: Stack) -> int:
+    same_drops = Match.string_like_regexp("should take drops of different keys")
+    return len(Annotations.from_stack(stack).find_warning("*", same_drops))
+
+
+def test_a_pipeline_that_scores_the_drops_of_another_is_warned_of_until_acknowledged() -> None:
+    stack = Stack(App(), "Scoring")
+    drops = bucket(stack, "drops")
+    pipeline(stack, "Champion", input_bucket=drops)
+    challenger = pipeline(
+        stack, "Challenger", input_bucket=drops, uploads=Uploads(prefix="input/eu/", suffix=".csv")
+    )
+    assert warned(stack) == 1
+
+    Metadata.of(challenger).acknowledge_warning("batch-transform:sameDrops")
+    assert warned(stack) == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(Uploads(prefix="input_old/"), id="a prefix that begins like it"),
+        pytest.param(Uploads(suffix=(".json", ".txt")), id="other suffixes"),
+    ],
+)
+def test_pipelines_of_one_bucket_with_other_drops_are_not_warned_of(other: Uploads) -> None:
+    stack = Stack(App(), "Scoring")
+    drops = bucket(stack, "drops")
+    pipeline(stack, "Rows", input_bucket=drops, uploads=Uploads(suffix=(".csv", ".tsv")))
+    pipeline(stack, "Other", input_bucket=drops, uploads=other)
+
+    assert warned(stack) == 0
+
+
+def test_fails_when_any_of_several_suffixes_is_also_another_pipelines() -> None:
+    stack = Stack(App(), "Scoring")
+    shared: dict[str, Any] = {
+        "input_bucket": bucket(stack, "drops"),
+        "output_bucket": bucket(stack, "scores"),
+    }
+    pipeline(stack, "Rows", uploads=Uploads(suffix=[".csv", ".tsv"]), **shared)
+
+    with pytest.raises(ValueError, match="must have inputs of different keys"):
+        pipeline(stack, "Packed", uploads=Uploads(suffix=[".gz", ".all.tsv"]), **shared)
+
+
+def test_a_bucket_of_the_app_is_known_by_its_name_in_another_stack_too() -> None:
+    app = App()
+    made = s3.Bucket(Stack(app, "Data"), "Scores", bucket_name="scores", event_bridge_enabled=True)
+    first, second = Stack(app, "A"), Stack(app, "B")
+    pipeline(first, "Churn", output_bucket=made, input_bucket=bucket(first, "one"))
+
+    with pytest.raises(ValueError, match="must have inputs of different keys"):
+        pipeline(
+            second,
+            "Churn",
+            output_bucket=bucket(second, "scores"),
+            input_bucket=bucket(second, "two"),
+        )
+
+
+def test_fails_when_data_capture_would_be_a_drop() -> None:
+    stack = Stack(App(), "Scoring")
+    drops = bucket(stack, "drops")
+    capture = DataCapture(bucket=bucket(stack, "drops"), prefix="input/captured/")
+
+    with pytest.raises(ValueError, match="give the capture another prefix or bucket"):
+        pipeline(
+            stack,
+            "Churn",
+            input_bucket=drops,
+            settings=TransformSettings(content_type="text/csv", data_capture=capture),
+        )
