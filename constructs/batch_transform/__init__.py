@@ -1,6 +1,7 @@
 """CDK constructs for event-driven SageMaker Batch Transform."""
 
 from batch_transform.containers import ModelContainer, PrivateRegistry
+from batch_transform.functions_vpc import FunctionsVpc
 from batch_transform.grants import BatchTransformGrants
 from batch_transform.index import PredictionIndex
 from batch_transform.metrics import BatchTransformMetrics
@@ -37,6 +38,7 @@ __all__ = [
     "DataCapture",
     "DataProcessing",
     "Experiment",
+    "FunctionsVpc",
     "InstanceCount",
     "JoinSource",
     "ModelClientConfig",

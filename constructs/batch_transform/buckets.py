@@ -17,7 +17,7 @@ RUNS = "runs/"
 REPORTS = "reports/"
 
 #: The id of the warning, for `Annotations.of(pipeline).acknowledge_warning`.
-EVENTS_OF_IMPORTED_BUCKET = "batch-transform:eventsOfImportedBucket"
+EVENTS_OF_IMPORTED_BUCKET = "@batch-transform:eventsOfImportedBucket"
 
 # The child that CDK's Bucket gets when it is told to notify anyone.
 _L2_NOTIFICATIONS = "Notifications"

@@ -52,8 +52,8 @@ class Dispatch(Construct):
                 **batch.to_environment(),
             },
             statements=[
-                receive_from(wake_ups.queue),
-                send_to(wake_ups.queue),
+                *receive_from(wake_ups.queue),
+                *send_to(wake_ups.queue),
                 *ledger.allow(
                     "DeleteItem",
                     "GetItem",

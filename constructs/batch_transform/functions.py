@@ -5,11 +5,13 @@ from pathlib import Path
 
 from aws_cdk import CfnResource, Duration, RemovalPolicy, Size
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from batch_transform.assets import file_asset
+from batch_transform.functions_vpc import FunctionsVpc, connect_functions
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -27,7 +29,12 @@ def lambdas_directory() -> Path:
 
 
 def vended_log_group(
-    scope: Construct, service: str, *, pipeline_id: str, retention: logs.RetentionDays
+    scope: Construct,
+    service: str,
+    *,
+    pipeline_id: str,
+    retention: logs.RetentionDays,
+    encryption_key: kms.IKey | None,
 ) -> logs.LogGroup:
     """Define a log group that a service writes to by CloudWatch's own delivery.
 
@@ -38,6 +45,7 @@ def vended_log_group(
     return logs.LogGroup(
         scope,
         "Logs",
+        encryption_key=encryption_key,
         log_group_name=f"/aws/vendedlogs/{service}/batch-transform/{pipeline_id}",
         removal_policy=RemovalPolicy.DESTROY,
         retention=retention,
@@ -97,10 +105,18 @@ class TransformFunctions:
     """Makes the pipeline's functions, which differ in what `define` takes and nothing else."""
 
     def __init__(
-        self, scope: Construct, *, pipeline_id: str, log_retention: logs.RetentionDays
+        self,
+        scope: Construct,
+        *,
+        pipeline_id: str,
+        log_retention: logs.RetentionDays,
+        encryption_key: kms.IKey | None,
+        vpc: FunctionsVpc | None,
     ) -> None:
         self._pipeline_id = pipeline_id
         self._log_retention = log_retention
+        self._encryption_key = encryption_key
+        self._network = None if vpc is None else connect_functions(scope, vpc)
         self._code = file_asset(
             scope, "Code", lambdas_directory(), exclude=["**/__pycache__", "**/*.pyc"]
         )
@@ -121,6 +137,7 @@ class TransformFunctions:
         log_group = logs.LogGroup(
             scope,
             f"{construct_id}Logs",
+            encryption_key=self._encryption_key,
             removal_policy=RemovalPolicy.DESTROY,
             retention=self._log_retention,
         )
@@ -133,6 +150,14 @@ class TransformFunctions:
                 actions=["xray:PutTelemetryRecords", "xray:PutTraceSegments"], resources=["*"]
             ),
         ]
+        more: dict[str, object] = {}
+        if self._encryption_key is not None:
+            # Lambda decrypts the environment in the name of the function.
+            own.append(key_use(self._encryption_key, "kms:Decrypt"))
+            more["KmsKeyArn"] = self._encryption_key.key_arn
+        if self._network is not None:
+            own += self._network.statements
+            more["VpcConfig"] = self._network.config
         role = iam.Role(
             scope,
             f"{construct_id}Role",
@@ -156,13 +181,14 @@ class TransformFunctions:
                 "Runtime": "python3.13",
                 "Timeout": int(timeout.to_seconds()),
                 "TracingConfig": {"Mode": "Active"},
+                **more,
             },
         )
 
 
-def receive_from(queue: sqs.IQueue) -> iam.PolicyStatement:
+def receive_from(queue: sqs.IQueue) -> list[iam.PolicyStatement]:
     """Return what an event source mapping needs of `queue`."""
-    return iam.PolicyStatement(
+    receive = iam.PolicyStatement(
         actions=[
             "sqs:ChangeMessageVisibility",
             "sqs:DeleteMessage",
@@ -171,8 +197,20 @@ def receive_from(queue: sqs.IQueue) -> iam.PolicyStatement:
         ],
         resources=[queue.queue_arn],
     )
+    key = queue.encryption_master_key
+    return [receive] if key is None else [receive, key_use(key, "kms:Decrypt")]
 
 
-def send_to(queue: sqs.IQueue) -> iam.PolicyStatement:
+def send_to(queue: sqs.IQueue) -> list[iam.PolicyStatement]:
     """Return what putting messages into `queue` needs."""
-    return iam.PolicyStatement(actions=["sqs:SendMessage"], resources=[queue.queue_arn])
+    send = iam.PolicyStatement(actions=["sqs:SendMessage"], resources=[queue.queue_arn])
+    key = queue.encryption_master_key
+    if key is None:
+        return [send]
+    # Decrypt: SQS verifies the data key that it uses again.
+    return [send, key_use(key, "kms:Decrypt", "kms:GenerateDataKey")]
+
+
+def key_use(key: kms.IKey, *actions: str) -> iam.PolicyStatement:
+    """Return the statement for `actions` with `key`."""
+    return iam.PolicyStatement(actions=list(actions), resources=[key.key_arn])

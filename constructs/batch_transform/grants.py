@@ -44,7 +44,7 @@ class BatchTransformGrants:
 
         It may send any message to intake's queue, so it is trusted to say what was uploaded.
         """
-        self._allow(grantee, send_to(self._pipeline.intake.queue))
+        self._allow(grantee, *send_to(self._pipeline.intake.queue))
 
     def read(self, grantee: iam.IGrantable) -> None:
         """Let `grantee` list and read predictions and reports."""

@@ -4,6 +4,7 @@ import json
 
 from aws_cdk import Duration, Size
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
@@ -41,6 +42,7 @@ class Intake(Construct):
         batch: BatchPolicy,
         ledger: Ledger,
         wake_ups: WakeUps,
+        encryption_key: kms.IKey | None,
         functions: TransformFunctions,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -49,6 +51,7 @@ class Intake(Construct):
         self.queue = define_queue(
             self,
             "Uploads",
+            encryption_key=encryption_key,
             visibility=Duration.seconds(visibility_s),
             retention=Duration.days(14),
         )
@@ -82,15 +85,15 @@ class Intake(Construct):
                 "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
             },
             statements=[
-                receive_from(self.queue),
-                send_to(self.queue),
+                *receive_from(self.queue),
+                *send_to(self.queue),
                 *ledger.allow("PutItem", "Query", "UpdateItem"),
                 iam.PolicyStatement(
                     actions=["s3:ListBucket"],
                     conditions={"StringLike": {"s3:prefix": f"{uploads.prefix}*"}},
                     resources=[buckets.input.bucket_arn],
                 ),
-                send_to(wake_ups.queue),
+                *send_to(wake_ups.queue),
             ],
             memory=Size.mebibytes(256),
             timeout=_TIMEOUT,

@@ -4,6 +4,7 @@ import json
 
 from aws_cdk import CfnResource, Duration, Size, Stack
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
@@ -39,6 +40,7 @@ class Lookup(Construct):
         pipeline_id: str,
         index: Index,
         log_retention: logs.RetentionDays,
+        encryption_key: kms.IKey | None,
         functions: TransformFunctions,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -65,7 +67,11 @@ class Lookup(Construct):
         self._routes = self._serve()
         self._has_iam = True
         access_logs = vended_log_group(
-            self, "apigateway", pipeline_id=pipeline_id, retention=log_retention
+            self,
+            "apigateway",
+            pipeline_id=pipeline_id,
+            retention=log_retention,
+            encryption_key=encryption_key,
         )
         CfnResource(
             self,

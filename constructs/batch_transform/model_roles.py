@@ -75,7 +75,7 @@ def bind_vpc(
     :raises ValueError: it has no such subnets, or too many.
     """
     vpc = model_vpc.vpc
-    subnets = _select(vpc, model_vpc.subnets)
+    subnets = select_subnets(vpc, model_vpc.subnets)
     ids = list(subnets.subnet_ids)
     if not 1 <= len(ids) <= _MAX_SUBNETS:
         raise ValueError(
@@ -89,7 +89,8 @@ def bind_vpc(
     return config, _network_statements(scope, ids, group_ids)
 
 
-def _select(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> ec2.SelectedSubnets:
+def select_subnets(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> ec2.SelectedSubnets:
+    """Return the subnets of a VPC that a selection means, the private ones by default."""
     if selection is None:
         return vpc.select_subnets()
     return vpc.select_subnets(

@@ -15,8 +15,10 @@ from constructs import Construct
 from batch_transform.buckets import TransformBuckets
 from batch_transform.discovery import Discovery
 from batch_transform.dispatch import Dispatch
+from batch_transform.encryption import check_key, encrypt_job, let_services_use
 from batch_transform.events import run_rule
 from batch_transform.functions import TransformFunctions
+from batch_transform.functions_vpc import FunctionsVpc
 from batch_transform.grants import BatchTransformGrants
 from batch_transform.index import Index, PredictionIndex
 from batch_transform.intake import Intake
@@ -88,8 +90,10 @@ class BatchTransform(Construct):
     :param max_attempts: runs that may try a drop before it ends as failed.
     :param job_timeout: a job that takes longer is stopped, unless its step says otherwise.
         Default: 1 day.
-    :param encryption_key: encrypts own buckets and the tables. A bucket of yours keeps its own.
-        Default: keys of S3 and DynamoDB.
+    :param encryption_key: encrypts all that the pipeline keeps: own buckets, tables, queues, logs,
+        the functions' environment, the state machine, and the outputs and volumes of jobs that
+        name no key. A bucket of yours keeps its own. Default: keys of the services.
+    :param functions_vpc: where the functions run. Default: in no VPC of yours.
     :param monitoring: alarms, and a row of the stack's dashboard. Default: `Monitoring()`.
     :param removal_policy: what becomes of buckets and tables when the stack is deleted.
     :param log_retention: of the functions', the state machine's and the API's logs.
@@ -119,6 +123,7 @@ class BatchTransform(Construct):
         max_attempts: int = 3,
         job_timeout: Duration | None = None,
         encryption_key: kms.IKey | None = None,
+        functions_vpc: FunctionsVpc | None = None,
         monitoring: Monitoring | None = None,
         removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
@@ -127,6 +132,10 @@ class BatchTransform(Construct):
         super().__init__(scope, construct_id)
         chain = _checked_steps(model, instance_type, instance_count, settings, steps)
         check_chain(self, chain)
+        if encryption_key is not None:
+            check_key(encryption_key)
+            let_services_use(self, encryption_key)
+            chain = [encrypt_job(step, encryption_key) for step in chain]
         settings = chain[-1].settings
         batch = batch or BatchPolicy()
         monitoring = monitoring or Monitoring()
@@ -162,12 +171,18 @@ class BatchTransform(Construct):
         )
         self.steps = self._bind(chain, job_timeout, max_objects=batch.max_objects)
         functions = TransformFunctions(
-            self, pipeline_id=self.pipeline_id, log_retention=log_retention
+            self,
+            pipeline_id=self.pipeline_id,
+            log_retention=log_retention,
+            encryption_key=encryption_key,
+            vpc=functions_vpc,
         )
         self.ledger = Ledger(
             self, "Ledger", encryption_key=encryption_key, removal_policy=removal_policy
         )
-        self.wake_ups = WakeUps(self, "WakeUps", pipeline_id=self.pipeline_id)
+        self.wake_ups = WakeUps(
+            self, "WakeUps", pipeline_id=self.pipeline_id, encryption_key=encryption_key
+        )
         self.intake = Intake(
             self,
             "Intake",
@@ -178,6 +193,7 @@ class BatchTransform(Construct):
             batch=batch,
             ledger=self.ledger,
             wake_ups=self.wake_ups,
+            encryption_key=encryption_key,
             functions=functions,
         )
         self.settle = Settle(
@@ -212,6 +228,7 @@ class BatchTransform(Construct):
                 pipeline_id=self.pipeline_id,
                 index=self.index,
                 log_retention=log_retention,
+                encryption_key=encryption_key,
                 functions=functions,
             )
         self.run = Run(
@@ -222,6 +239,7 @@ class BatchTransform(Construct):
             settle=self.settle.function,
             index=self.index.function if self.index else None,
             log_retention=log_retention,
+            encryption_key=encryption_key,
         )
         self.dispatch = Dispatch(
             self,

@@ -3,6 +3,7 @@
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
@@ -13,13 +14,22 @@ _RECEIVES = 5
 
 
 def define_queue(
-    scope: Construct, construct_id: str, *, visibility: Duration, retention: Duration
+    scope: Construct,
+    construct_id: str,
+    *,
+    encryption_key: kms.IKey | None,
+    visibility: Duration,
+    retention: Duration,
 ) -> sqs.Queue:
     """Define a queue and, as `<id>DeadLetters`, where messages go after five vain receives."""
+    encryption = (
+        sqs.QueueEncryption.SQS_MANAGED if encryption_key is None else sqs.QueueEncryption.KMS
+    )
     dead_letters = sqs.Queue(
         scope,
         f"{construct_id}DeadLetters",
-        encryption=sqs.QueueEncryption.SQS_MANAGED,
+        encryption=encryption,
+        encryption_master_key=encryption_key,
         enforce_ssl=True,
         retention_period=Duration.days(14),
     )
@@ -27,7 +37,8 @@ def define_queue(
         scope,
         construct_id,
         dead_letter_queue=sqs.DeadLetterQueue(max_receive_count=_RECEIVES, queue=dead_letters),
-        encryption=sqs.QueueEncryption.SQS_MANAGED,
+        encryption=encryption,
+        encryption_master_key=encryption_key,
         enforce_ssl=True,
         retention_period=retention,
         visibility_timeout=visibility,
@@ -105,7 +116,8 @@ def define_schedule(
             conditions={"StringEquals": {"aws:SourceAccount": Stack.of(scope).account}},
         ),
     )
-    role.add_to_policy(send_to(queue))
+    for statement in send_to(queue):
+        role.add_to_policy(statement)
     time_zone = expression.time_zone
     schedule = scheduler.CfnSchedule(
         scope,

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from batch_transform.encryption import state_machine_key_use
 from batch_transform.functions import TransformFunction, vended_log_group
 from batch_transform.job_policy import create_statement, follow_statements
 from batch_transform.model import volume_key_statements
@@ -40,10 +42,15 @@ class Run(Construct):
         settle: TransformFunction,
         index: TransformFunction | None,
         log_retention: logs.RetentionDays,
+        encryption_key: kms.IKey | None,
     ) -> None:
         super().__init__(scope, construct_id)
         log_group = vended_log_group(
-            self, "states", pipeline_id=pipeline_id, retention=log_retention
+            self,
+            "states",
+            pipeline_id=pipeline_id,
+            retention=log_retention,
+            encryption_key=encryption_key,
         )
         self.role = iam.Role(
             self,
@@ -74,6 +81,7 @@ class Run(Construct):
             *read_statements(parameters),
             self._announce_statement(),
             *_watch_statements(),
+            *([] if encryption_key is None else state_machine_key_use(self, encryption_key)),
         ):
             self.role.add_to_policy(statement)
         definition = run_definition(
@@ -87,6 +95,11 @@ class Run(Construct):
             self,
             "StateMachine",
             definition_string=json.dumps(definition),
+            encryption_configuration=None
+            if encryption_key is None
+            else sfn.CfnStateMachine.EncryptionConfigurationProperty(
+                type="CUSTOMER_MANAGED_KMS_KEY", kms_key_id=encryption_key.key_arn
+            ),
             logging_configuration=sfn.CfnStateMachine.LoggingConfigurationProperty(
                 destinations=[
                     sfn.CfnStateMachine.LogDestinationProperty(

@@ -102,6 +102,7 @@ class Settle(Construct):
                     ],
                 ),
                 *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.output_keys),
+                *buckets.key_use("kms:Decrypt", keys=buckets.input_keys),
                 iam.PolicyStatement(actions=["sagemaker:ListTransformJobs"], resources=["*"]),
                 iam.PolicyStatement(
                     actions=["sagemaker:StopTransformJob"],
@@ -111,7 +112,7 @@ class Settle(Construct):
                     actions=["logs:DescribeLogStreams", "logs:FilterLogEvents"],
                     resources=transform_logs_arns,
                 ),
-                send_to(wake_ups.queue),
+                *send_to(wake_ups.queue),
             ],
             memory=Size.mebibytes(1024),
             timeout=Duration.minutes(15),

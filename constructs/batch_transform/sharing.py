@@ -18,7 +18,7 @@ from batch_transform.settings import DataCapture
 from batch_transform.uploads import Uploads
 
 #: The id of the warning, for `Annotations.of(pipeline).acknowledge_warning`.
-SAME_DROPS = "batch-transform:sameDrops"
+SAME_DROPS = "@batch-transform:sameDrops"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

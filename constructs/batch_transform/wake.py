@@ -1,6 +1,7 @@
 """What wakes dispatch: one queue that intake, settle, a schedule and ended runs write to."""
 
 from aws_cdk import Duration
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
@@ -21,13 +22,21 @@ class WakeUps(Construct):
     would be a cycle in CloudFormation.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, pipeline_id: str) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        pipeline_id: str,
+        encryption_key: kms.IKey | None,
+    ) -> None:
         super().__init__(scope, construct_id)
         self._pipeline_id = pipeline_id
         # Long enough for five vain receives, so that the dead letters tell of a broken dispatch.
         self.queue = define_queue(
             self,
             "Queue",
+            encryption_key=encryption_key,
             visibility=Duration.seconds(6 * int(DISPATCH_TIMEOUT.to_seconds()) + 1),
             retention=Duration.hours(4),
         )

@@ -1,7 +1,7 @@
 """A drop: one version of one uploaded object."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -68,6 +68,16 @@ class Drop:
         """Whether a listing and an event, of one key, speak of the same upload."""
         apart = abs(clock.from_text(self.dropped_at) - clock.from_text(other.dropped_at))
         return self.etag == other.etag and apart <= _CLOCKS_DIFFER
+
+    def below_if_older(self, listed: "Drop") -> "Drop":
+        """Return the drop with an order below a listed one's, if it is an older version of its key.
+
+        The sequencer of a late event may be above what was known when its key was listed.
+        """
+        ended = clock.from_text(self.dropped_at) + _CLOCKS_DIFFER
+        if ended >= clock.from_text(listed.dropped_at):
+            return self
+        return replace(self, order=f"{listed.order.partition('+')[0]}!{self.order}")
 
     @property
     def problem(self) -> str | None:

@@ -60,8 +60,10 @@ class Intake:
                 self._ledger.mark(drop.dropped_at)
                 return Counter()
             newest = self._ledger.newest(drop.key)
-            if newest and newest.drop.was_listed and newest.drop.is_same_upload(drop):
-                return Counter()  # A backfill was faster than the event.
+            if newest and newest.drop.was_listed:
+                if newest.drop.is_same_upload(drop):
+                    return Counter()  # A backfill was faster than the event.
+                drop = drop.below_if_older(newest.drop)
             return self.record(drop)
         except Exception:  # one bad event must not hold up the rest; SQS keeps it
             logger.exception("an S3 event must be recorded, and one was not; it comes again")

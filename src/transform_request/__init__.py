@@ -12,7 +12,7 @@ engine can all ask it before anything costs money:
 `transform_request.jsonpath` has the JSONPath subset of `DataProcessing`.
 """
 
-from transform_request.instance_types import INSTANCE_TYPES
+from transform_request.instance_types import INSTANCE_TYPES, has_local_storage
 from transform_request.rules import InvalidRequest, validate, validate_model
 
-__all__ = ["INSTANCE_TYPES", "InvalidRequest", "validate", "validate_model"]
+__all__ = ["INSTANCE_TYPES", "InvalidRequest", "has_local_storage", "validate", "validate_model"]

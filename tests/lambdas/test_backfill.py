@@ -75,6 +75,23 @@ def test_an_event_that_comes_after_the_backfill_has_found_its_upload_is_known(
     assert score_all(world) == []
 
 
+def test_an_event_of_an_older_version_that_comes_after_the_backfill_is_not_the_newest(
+    world: World,
+) -> None:
+    world.time -= timedelta(hours=1)
+    late = world.event("input/a.csv")
+    put(world, "input/a.csv", body=b"3,4\n")
+    world.time += timedelta(hours=1)
+    world.backfill()
+
+    for _ in range(2):
+        world.take(late)
+
+    assert world.statuses() == {"input/a.csv": "superseded, waiting"}
+    assert score_all(world) == ["input/a.csv"]
+    assert world.prediction("input/a.csv") == b"3,4\n"
+
+
 def test_the_same_bytes_uploaded_again_later_are_scored_again(world: World) -> None:
     put(world, "input/a.csv")
     world.backfill()

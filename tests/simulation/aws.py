@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -330,12 +331,19 @@ class Version:
 
     version_id: str
     body: bytes
+    at: datetime
+
+    @property
+    def etag(self) -> str:
+        """Return what S3 calls the version where it has no versions."""
+        return f"etag-{self.version_id}"
 
 
 class S3:
     """Objects and their versions."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
         self.versions: dict[tuple[str, str], list[Version]] = {}
         self._numbers = itertools.count(1)
 
@@ -344,9 +352,9 @@ class S3:
         return self.versions.get((bucket, key), [None])[-1]
 
     def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> Item:  # noqa: N803
-        version = Version(f"v{next(self._numbers)}", bytes(Body))
+        version = Version(f"v{next(self._numbers)}", bytes(Body), self._now())
         self.versions.setdefault((Bucket, Key), []).append(version)
-        return {"VersionId": version.version_id, "ETag": f'"etag-{version.version_id}"'}
+        return {"VersionId": version.version_id, "ETag": f'"{version.etag}"'}
 
     def head_object(self, *, Bucket: str, Key: str, **_: Any) -> Item:  # noqa: N803
         version = self.current(Bucket, Key)
@@ -355,7 +363,7 @@ class S3:
         return {
             "ContentLength": len(version.body),
             "VersionId": version.version_id,
-            "ETag": f'"etag-{version.version_id}"',
+            "ETag": f'"{version.etag}"',
         }
 
     def get_object(self, *, Bucket: str, Key: str, Range: str = "", **_: Any) -> Item:  # noqa: N803
@@ -369,7 +377,7 @@ class S3:
         return {
             "Body": StreamingBody(io.BytesIO(body), len(body)),
             "VersionId": version.version_id,
-            "ETag": f'"etag-{version.version_id}"',
+            "ETag": f'"{version.etag}"',
             "ContentLength": len(body),
         }
 
@@ -384,15 +392,27 @@ class S3:
         *,
         Bucket: str,  # noqa: N803
         Prefix: str = "",  # noqa: N803
+        StartAfter: str = "",  # noqa: N803
         _token: int | None = None,
         **_: Any,
     ) -> Item:
         found = sorted(
-            key for bucket, key in self.versions if bucket == Bucket and key.startswith(Prefix)
+            key
+            for bucket, key in self.versions
+            if bucket == Bucket and key.startswith(Prefix) and key > StartAfter
         )
         page, token = _page(found, _token)
-        contents = [{"Key": key, "Size": len(self.versions[Bucket, key][-1].body)} for key in page]
-        return {"Contents": contents, "_token": token}
+        newest = [(key, self.versions[Bucket, key][-1]) for key in page]
+        contents = [
+            {
+                "Key": key,
+                "Size": len(version.body),
+                "ETag": f'"{version.etag}"',
+                "LastModified": version.at.replace(microsecond=0),
+            }
+            for key, version in newest
+        ]
+        return {"Contents": contents, "_token": token, "IsTruncated": token is not None}
 
 
 @dataclass(slots=True)

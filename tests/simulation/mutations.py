@@ -7,14 +7,14 @@ from unittest.mock import patch
 
 from transform_lambdas import settle
 from transform_lambdas.dispatch import Dispatcher
-from transform_lambdas.drops import Drop
+from transform_lambdas.drops import Drop, Listed
 from transform_lambdas.inputs import Inputs
-from transform_lambdas.intake import Intake
+from transform_lambdas.intake import Receiver
 from transform_lambdas.ledger import Ledger
 from transform_lambdas.run_files import RunFiles
 
 _update, _put, _transact = Ledger._update, Ledger._put, Ledger._transact
-_take = Intake.take
+_receive = Receiver.receive
 
 
 def _without_condition(text: str) -> AbstractContextManager[Any]:
@@ -98,21 +98,30 @@ def a_job_reads_what_was_planned_and_not_what_was_claimed() -> AbstractContextMa
 
 
 def a_message_that_failed_is_deleted() -> AbstractContextManager[Any]:
-    def take(self: Intake, messages: Sequence[Any]) -> tuple[Any, list[str]]:
-        return _take(self, messages)[0], []
+    def receive(self: Receiver, messages: Sequence[Any], **more: Any) -> tuple[Any, list[str]]:
+        return _receive(self, messages, **more)[0], []
 
-    return patch.object(Intake, "take", take)
+    return patch.object(Receiver, "receive", receive)
+
+
+def a_backfill_takes_what_it_finds_for_known() -> AbstractContextManager[Any]:
+    return patch.object(Listed, "is_known", lambda self, newest, listed_at: True)
+
+
+def what_a_backfill_finds_is_below_what_is_known() -> AbstractContextManager[Any]:
+    to_drop = Listed.to_drop
+    return patch.object(Listed, "to_drop", lambda self, *, after: to_drop(self, after=None))
 
 
 def the_newest_version_is_superseded_too() -> AbstractContextManager[Any]:
-    pages = Ledger._pages
+    versions = Ledger._versions
 
-    def more(self: Ledger, **query: Any) -> Any:
-        if query.get("ScanIndexForward") is False:
+    def more(self: Ledger, key: str, *, at_once: int) -> Any:
+        if at_once > 1:
             yield {"drop_status": "done", "ordering": "~"}  # is passed over in its place
-        yield from pages(self, **query)
+        yield from versions(self, key, at_once=at_once)
 
-    return patch.object(Ledger, "_pages", more)
+    return patch.object(Ledger, "_versions", more)
 
 
 def an_execution_that_died_is_taken_for_done() -> AbstractContextManager[Any]:
@@ -131,6 +140,8 @@ MUTATIONS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
     a_settled_run_keeps_its_slot,
     a_job_reads_what_was_planned_and_not_what_was_claimed,
     a_message_that_failed_is_deleted,
+    a_backfill_takes_what_it_finds_for_known,
+    what_a_backfill_finds_is_below_what_is_known,
     the_newest_version_is_superseded_too,
     an_execution_that_died_is_taken_for_done,
 )

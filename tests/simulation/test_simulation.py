@@ -61,6 +61,27 @@ def test_what_is_planned_to_go_wrong_does() -> None:
     assert finished > 10
 
 
+def test_an_upload_is_one_drop_though_events_and_backfills_tell_of_it_late_and_twice() -> None:
+    plan = Plan(
+        faults=Faults(doubled=0.5, late=0.5),
+        uploads=12,
+        keys=1_000_000,
+        steps=1,
+        slots=2,
+        max_attempts=3,
+        max_objects=100,
+        poison=0.0,
+        quota=5,
+        trouble_s=3600,
+        untold=0.3,
+    )
+    for seed in range(60):
+        world = World(seed, plan)
+        world.run()
+        drops = [item["etag"] for item in world.ledger_table.items.values() if "etag" in item]
+        assert len(drops) == len(set(drops)) == 12, f"seed {seed}"
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
 def test_a_planted_bug_is_found(mutation: Callable[[], AbstractContextManager[Any]]) -> None:
     with mutation():

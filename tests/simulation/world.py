@@ -27,7 +27,7 @@ from tests.simulation.aws import (
     service_error,
 )
 from tests.simulation.scheduler import Killed, Process, Scheduler
-from transform_lambdas import index, intake, ledger, metrics, settle, transform_jobs
+from transform_lambdas import backfill, index, intake, ledger, metrics, settle, transform_jobs
 from transform_lambdas.backfill import Backfill
 from transform_lambdas.batches import BatchPolicy
 from transform_lambdas.dispatch import Dispatcher, run_of
@@ -68,6 +68,7 @@ class Plan:
     poison: float  # of the objects, refused by the model
     quota: int  # of jobs, while the trouble lasts; at least 1 after it
     trouble_s: float
+    untold: float = 0.0  # of the uploads, of which no event tells: a backfill has to find them
 
     @classmethod
     def of(cls, scheduler: Scheduler) -> "Plan":
@@ -100,6 +101,7 @@ class Plan:
             poison=random.choice((0.0, 0.0, 0.3)),
             quota=random.choice((0, 1, 5, 5)),
             trouble_s=random.uniform(600, 2 * _HOUR_S),
+            untold=random.choice((0.0, 0.0, 0.3, 1.0)),
         )
 
 
@@ -132,6 +134,7 @@ def simulated() -> Iterator[None]:
     """Take threads, sleep and standard output away from the functions' code."""
     with (
         patch.object(intake, "ThreadPoolExecutor", _Serial),
+        patch.object(backfill, "ThreadPoolExecutor", _Serial),
         patch.object(settle, "ThreadPoolExecutor", _Serial),
         patch.object(index, "ThreadPoolExecutor", _Serial),
         patch.object(metrics, "emit", lambda *_, **__: None),
@@ -163,7 +166,7 @@ class World:
         self.plan = plan or Plan.of(self.scheduler)
         self._random = self.scheduler.random
         self.account = Account(self.scheduler, self.plan.faults)
-        self.s3 = S3()
+        self.s3 = S3(self.scheduler.moment)
         self.ledger_table = Table(
             self.account, "ledger", ("pk", "sk"), on_write=self._look_at_write
         )
@@ -174,10 +177,12 @@ class World:
         self.sagemaker = SageMaker()
         self.logs = Logs(self.sagemaker)
         self._uploaded: list[_Upload] = []
+        self._told: set[str] = set()
         self._processes: dict[str, Process] = {}  # executions
         self._numbers = itertools.count(1)
         self._in_trouble = True
         self._uploads_left = self.plan.uploads
+        self._backfills_left = 1  # the last, when the trouble is over; those before it may be lost
         self._promoted: dict[tuple[str, str], int] = {}
 
     # What happens
@@ -194,6 +199,9 @@ class World:
             body = f"id-{key}-{number},{word}\n".encode()
             self.scheduler.after(at_s, partial(self._upload, key, body))
         self._every_minute()
+        if self.plan.untold:
+            for at_s in sorted(self._random.uniform(0, self.plan.trouble_s) for _ in range(3)):
+                self.scheduler.after(at_s, partial(self.uploads.send, '{"backfill": {}}'))
         self.scheduler.after(self.plan.trouble_s, self._calm)
         limit_s = self.plan.trouble_s + 48 * _HOUR_S
         times = _Time(self.scheduler)
@@ -215,6 +223,12 @@ class World:
     def _calm(self) -> None:
         self._in_trouble = False
         self.account.faults = Faults(index_lag_s=1.0)
+        self.scheduler.after(60, self._last_backfill)
+
+    def _last_backfill(self) -> None:
+        self._backfills_left = 0
+        if self.plan.untold:
+            self.uploads.send('{"backfill": {}}')
 
     def _upload(self, key: str, body: bytes) -> None:
         self.s3.put_object(Bucket=INPUT, Key=key, Body=body)
@@ -230,13 +244,15 @@ class World:
                 "object": {
                     "key": key,
                     "size": len(body),
-                    "etag": f"etag-{version.version_id}",
+                    "etag": version.etag,
                     "version-id": version.version_id,
                     "sequencer": upload.sequencer,
                 },
             },
         }
-        self.uploads.send(json.dumps(event))
+        if self._random.random() >= self.plan.untold:
+            self._told.add(version.etag)
+            self.uploads.send(json.dumps(event))
 
     def _every_minute(self) -> None:
         # With nothing to look at, one look of many is enough.
@@ -274,7 +290,7 @@ class World:
         def handle() -> set[str]:
             uploads = Uploads(prefix="input/", marker="_SUCCESS")
             recorder = Intake(self._ledger(), self._wake_queue(), uploads=uploads)
-            backfill = Backfill(
+            backfiller = Backfill(
                 recorder=recorder,
                 ledger=self._ledger(),
                 wake_queue=self._wake_queue(),
@@ -285,7 +301,7 @@ class World:
                 uploads=uploads,
                 now=self._now(),
             )
-            receiver = Receiver(recorder, backfill)
+            receiver = Receiver(recorder, backfiller)
             return set(receiver.receive(records, time_left_s=lambda: 60)[1])
 
         self._invoke(handle, lambda failed, died: ended(None if died else failed))
@@ -490,7 +506,7 @@ class World:
     def _look_at_done(self, drop: dict[str, Any]) -> None:
         key = drop["object_key"]
         prediction = self.s3.current(OUTPUT, f"{_PREDICTIONS}{key}.out")
-        scored = next(u for u in self._uploaded if u.version.version_id == drop["version_id"])
+        scored = next(u for u in self._uploaded if u.version.etag == drop["etag"])
         if prediction is None:
             raise self._broken(f"a drop that is done must have its predictions, got none of {key}")
         if prediction.body != scored.version.body:
@@ -536,7 +552,12 @@ class World:
             raise self._broken(f"at most {self.plan.slots} runs must be in flight, got {running}")
 
     def _is_quiet(self) -> bool:
-        if self._uploads_left or not self.uploads.is_empty or self._in_trouble:
+        if (
+            self._uploads_left
+            or self._backfills_left
+            or not self.uploads.is_empty
+            or self._in_trouble
+        ):
             return False
         return not any(
             "queue" in item
@@ -554,11 +575,18 @@ class World:
 
     def _look_at_end(self) -> None:
         items = self.ledger_table.items
-        drops = {item["version_id"]: item for item in items.values() if "drop_status" in item}
+        drops: dict[str, dict[str, Any]] = {}
+        for item in items.values():
+            # An event and a listing may tell of one upload at one moment; what is done counts.
+            if "drop_status" in item and drops.get(item["etag"], {}).get("drop_status") != "done":
+                drops[item["etag"]] = item
         for upload in self._uploaded:
-            drop = drops.get(upload.version.version_id)
+            drop = drops.get(upload.version.etag)
             if drop is None:
-                raise self._broken(f"every upload must be in the ledger, got no {upload}")
+                newest_of_key = self.s3.current(INPUT, upload.key) is upload.version
+                if newest_of_key or upload.version.etag in self._told:
+                    raise self._broken(f"every upload must be in the ledger, got no {upload}")
+                continue  # Overwritten before anybody could know of it.
             if drop["drop_status"] not in _ENDED:
                 raise self._broken(f"every drop must end, got {drop}")
             if drop["drop_status"] != "done" and not drop.get("reason"):
@@ -567,10 +595,14 @@ class World:
         for upload in self._uploaded:
             by_key.setdefault(upload.key, []).append(upload)
         for key, uploads in by_key.items():
-            newest = drops[uploads[-1].version.version_id]
+            newest = drops[uploads[-1].version.etag]
             if newest["drop_status"] == "superseded":
                 raise self._broken(f"the newest version of {key} must be scored, got {newest}")
-            done = [u for u in uploads if drops[u.version.version_id]["drop_status"] == "done"]
+            done = [
+                upload
+                for upload in uploads
+                if drops.get(upload.version.etag, {}).get("drop_status") == "done"
+            ]
             prediction = self.s3.current(OUTPUT, f"{_PREDICTIONS}{key}.out")
             if (prediction.body if prediction else None) != (
                 done[-1].version.body if done else None

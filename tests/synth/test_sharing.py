@@ -164,7 +164,7 @@ def test_a_pipeline_that_scores_the_drops_of_another_is_warned_of_until_acknowle
     )
     assert warned(stack) == 1
 
-    Metadata.of(challenger).acknowledge_warning("batch-transform:sameDrops")
+    Metadata.of(challenger).acknowledge_warning("@batch-transform:sameDrops")
     assert warned(stack) == 0
 
 

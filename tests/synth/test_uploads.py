@@ -106,9 +106,9 @@ def warnings(stack: Stack, *parts: str) -> list[Any]:
 def test_an_imported_bucket_is_warned_of_until_that_is_acknowledged() -> None:
     stack = Stack(App(), "Scoring")
     made = pipeline(stack, input_bucket=s3.Bucket.from_bucket_name(stack, "Drops", "drops"))
-    assert warnings(stack, "must send its events", "batch-transform:eventsOfImportedBucket")
+    assert warnings(stack, "must send its events", "@batch-transform:eventsOfImportedBucket")
 
-    Metadata.of(made).acknowledge_warning("batch-transform:eventsOfImportedBucket")
+    Metadata.of(made).acknowledge_warning("@batch-transform:eventsOfImportedBucket")
 
     assert not warnings(stack, "must send its events")
 

@@ -1,0 +1,135 @@
+"""One KMS key for all that a pipeline keeps, and what the key's policy has to say for it.
+
+Roles of the pipeline get the use of the key by their own policies. AWS services that use it for
+nobody's role can be let do so by the key's policy alone.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aws_cdk import Annotations, ArnFormat, Stack
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+import transform_request
+from batch_transform.steps import TransformStep
+
+if TYPE_CHECKING:
+    from aws_cdk import aws_kms as kms
+
+#: The id of the warning, for `Annotations.of(pipeline).acknowledge_warning`.
+POLICY_OF_IMPORTED_KEY = "@batch-transform:policyOfImportedKey"
+
+_LOGS_ACTIONS = (
+    "kms:Decrypt",
+    "kms:DescribeKey",
+    "kms:Encrypt",
+    "kms:GenerateDataKey",
+    "kms:GenerateDataKeyWithoutPlaintext",
+    "kms:ReEncryptFrom",
+    "kms:ReEncryptTo",
+)
+
+
+def check_key(key: "kms.IKey") -> None:
+    """Refuse an alias, by which no policy can name a key.
+
+    :raises ValueError: it is one.
+    """
+    if ":alias/" in key.key_arn:
+        raise ValueError(
+            "encryption_key must be a key, got an alias, which policies cannot name; import the "
+            "key with kms.Key.from_key_arn, or find it by its alias with kms.Key.from_lookup"
+        )
+
+
+def let_services_use(scope: Construct, key: "kms.IKey") -> None:
+    """Let the services that write for a pipeline use `key`; warn when its policy is not ours."""
+    statements = _service_statements(Stack.of(scope))
+    added = [key.add_to_resource_policy(statement).statement_added for statement in statements]
+    if not all(added):
+        Annotations.of(scope).add_warning_v2(
+            POLICY_OF_IMPORTED_KEY,
+            "the policy of encryption_key must let events.amazonaws.com, logs.<region>."
+            "amazonaws.com and delivery.logs.amazonaws.com use the key, got an imported key, whose "
+            "policy cannot be changed from here; add the statements of docs/encryption.md to it "
+            "and acknowledge this, or no upload starts a run and the stack cannot be deployed",
+        )
+
+
+def encrypt_job(step: TransformStep, key: "kms.IKey") -> TransformStep:
+    """Have a step's outputs and volumes encrypted with `key`, where it does not say with which.
+
+    Local NVMe storage is encrypted by its hardware, and SageMaker refuses a key for it.
+    """
+    settings = step.settings
+    on_nvme = any(transform_request.has_local_storage(each) for each in step.instance_types)
+    return replace(
+        step,
+        settings=replace(
+            settings,
+            output_key=settings.output_key or key,
+            volume_key=settings.volume_key or (None if on_nvme else key),
+        ),
+    )
+
+
+def state_machine_key_use(scope: Construct, key: "kms.IKey") -> list[iam.PolicyStatement]:
+    """Return what the role of a state machine under `key` needs, for its runs and its logs."""
+    stack = Stack.of(scope)
+    machines = stack.format_arn(
+        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        resource="stateMachine",
+        resource_name="*",  # its own name is not known before the role is
+        service="states",
+    )
+    return [
+        iam.PolicyStatement(
+            actions=["kms:Decrypt", "kms:GenerateDataKey"],
+            conditions={"ArnLike": {"kms:EncryptionContext:aws:states:stateMachineArn": machines}},
+            resources=[key.key_arn],
+        ),
+        iam.PolicyStatement(
+            actions=["kms:GenerateDataKey"],
+            conditions={"StringEquals": {"kms:EncryptionContext:SourceArn": _logs_of(stack)}},
+            resources=[key.key_arn],
+        ),
+    ]
+
+
+def _logs_of(stack: Stack) -> str:
+    """Return what log deliveries of the account name as their source when they use a key."""
+    return stack.format_arn(arn_format=ArnFormat.COLON_RESOURCE_NAME, resource="*", service="logs")
+
+
+def _service_statements(stack: Stack) -> list[iam.PolicyStatement]:
+    # Not the ARNs of rules and log groups, which name the key: CloudFormation would see a circle.
+    log_groups = stack.format_arn(
+        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        resource="log-group",
+        resource_name="*",
+        service="logs",
+    )
+    return [
+        iam.PolicyStatement(
+            sid="EventBridgeSendsToQueues",
+            actions=["kms:Decrypt", "kms:GenerateDataKey"],
+            conditions={"StringEquals": {"aws:SourceAccount": stack.account}},
+            principals=[iam.ServicePrincipal("events.amazonaws.com")],
+            resources=["*"],
+        ),
+        iam.PolicyStatement(
+            sid="CloudWatchKeepsLogs",
+            actions=list(_LOGS_ACTIONS),
+            conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": log_groups}},
+            principals=[iam.ServicePrincipal(f"logs.{stack.region}.amazonaws.com")],
+            resources=["*"],
+        ),
+        iam.PolicyStatement(
+            sid="StepFunctionsDeliversLogs",
+            actions=["kms:Decrypt"],
+            conditions={"StringEquals": {"kms:EncryptionContext:SourceArn": _logs_of(stack)}},
+            principals=[iam.ServicePrincipal("delivery.logs.amazonaws.com")],
+            resources=["*"],
+        ),
+    ]

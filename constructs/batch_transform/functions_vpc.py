@@ -1,0 +1,109 @@
+"""The VPC that the functions run in, for accounts in which every function has to be in one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aws_cdk import Stack
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from batch_transform.model_roles import select_subnets
+
+if TYPE_CHECKING:
+    from aws_cdk import aws_ec2 as ec2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FunctionsVpc:
+    """Subnets and security groups of the functions.
+
+    From there they have to reach S3, DynamoDB, SQS, Step Functions, SageMaker and CloudWatch Logs:
+    through NAT, or by the endpoints that docs/encryption.md lists.
+
+    :param subnets: Default: the private ones.
+    :param security_groups: Default: a new one, which lets HTTPS out and nothing in.
+    """
+
+    vpc: "ec2.IVpc"
+    subnets: "ec2.SubnetSelection | None" = None
+    security_groups: "Sequence[ec2.ISecurityGroup]" = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FunctionsNetwork:
+    """The VPC as Lambda has it.
+
+    :ivar statements: what the role of a function needs to be connected to it.
+    """
+
+    config: Mapping[str, object]
+    statements: Sequence[iam.PolicyStatement]
+
+
+def connect_functions(scope: Construct, functions_vpc: FunctionsVpc) -> FunctionsNetwork:
+    """Define what all functions share, and say what each needs.
+
+    :raises ValueError: a subnet is public, from where a function reaches nothing.
+    """
+    subnets = select_subnets(functions_vpc.vpc, functions_vpc.subnets)
+    if subnets.has_public or not subnets.subnet_ids:
+        raise ValueError(
+            "functions_vpc must have private subnets, got "
+            f"{'public ones' if subnets.has_public else 'none'}, from where no function reaches "
+            "AWS; select others with ec2.SubnetSelection"
+        )
+    groups = list(functions_vpc.security_groups) or [_security_group(scope, functions_vpc.vpc)]
+    subnet_ids = list(subnets.subnet_ids)
+    group_ids = [group.security_group_id for group in groups]
+    return FunctionsNetwork(
+        config={"SecurityGroupIds": group_ids, "SubnetIds": subnet_ids},
+        statements=_network_statements(Stack.of(scope), subnet_ids, group_ids),
+    )
+
+
+def _security_group(scope: Construct, vpc: "ec2.IVpc") -> "ec2.SecurityGroup":
+    from aws_cdk import aws_ec2 as ec2  # 0.1 s that a pipeline without a VPC does not pay
+
+    group = ec2.SecurityGroup(
+        scope,
+        "FunctionsSecurityGroup",
+        vpc=vpc,
+        allow_all_outbound=False,
+        description="Functions of a batch transform pipeline: HTTPS to AWS and nothing in",
+    )
+    group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS by HTTPS")
+    return group
+
+
+def _network_statements(
+    stack: Stack, subnet_ids: Sequence[str], group_ids: Sequence[str]
+) -> list[iam.PolicyStatement]:
+    def arns(resource: str, names: Sequence[str], account: str | None = None) -> list[str]:
+        return [
+            stack.format_arn(service="ec2", resource=resource, resource_name=name, account=account)
+            for name in names
+        ]
+
+    interfaces = arns("network-interface", ["*"])
+    # Subnets may be shared by another account, which their ARNs have.
+    places = [*arns("subnet", subnet_ids, "*"), *arns("security-group", group_ids, "*")]
+    changes = ["ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface"]
+    addresses = ["ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"]
+    looks = ["ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"]
+    return [
+        iam.PolicyStatement(
+            actions=["ec2:CreateNetworkInterface"], resources=[*places, *interfaces]
+        ),
+        iam.PolicyStatement(
+            actions=["ec2:DeleteNetworkInterface", *addresses], resources=interfaces
+        ),
+        iam.PolicyStatement(actions=looks, resources=["*"]),  # EC2 takes no resource for these
+        # All that is for Lambda, which acts with the role; code of a function is told by this key.
+        iam.PolicyStatement(
+            actions=[*changes, *addresses, *looks],
+            conditions={"Null": {"lambda:SourceFunctionArn": "false"}},
+            effect=iam.Effect.DENY,
+            resources=["*"],
+        ),
+    ]
