@@ -5,14 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_cdk import Annotations, ArnFormat, Stack, Token
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sagemaker as sagemaker
-from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 import transform_request
@@ -38,6 +37,9 @@ from batch_transform.model_parameter import (
 from batch_transform.model_roles import ModelVpc, bind_vpc, execution_role
 from batch_transform.settings import BatchStrategy, SplitType, TransformSettings
 from batch_transform.settle import TRANSFORM_LOG_GROUP
+
+if TYPE_CHECKING:
+    from aws_cdk import aws_ssm as ssm
 
 MANY_RECORDS_WARNING = "@batch-transform:modelManyRecords"
 
@@ -234,7 +236,7 @@ class TransformModel(ABC):
 
     @staticmethod
     def from_ssm_parameter(
-        parameter: str | ssm.IStringParameter, *, allowed_models: str | Sequence[str]
+        parameter: "str | ssm.IStringParameter", *, allowed_models: str | Sequence[str]
     ) -> "TransformModel":
         """The model whose name an SSM parameter holds at the moment when a run begins.
 
@@ -379,7 +381,7 @@ class _NamedModel(TransformModel):
 
 @dataclass(frozen=True, kw_only=True)
 class _ParameterModel(TransformModel):
-    parameter: str | ssm.IStringParameter
+    parameter: "str | ssm.IStringParameter"
     allowed_models: tuple[str, ...]
 
     def bind(self, scope: Construct, *, data: JobData, settings: TransformSettings) -> BoundModel:

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_cdk import Stack, Token
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_ssm as ssm
 from constructs import Construct
+
+if TYPE_CHECKING:
+    from aws_cdk import aws_ssm as ssm
 
 _NAME = re.compile(r"[a-zA-Z0-9_.-]+|(/[a-zA-Z0-9_.-]+)+")
 _NOT_FOUND = ("Ssm.ParameterNotFound", "Ssm.ParameterNotFoundException")
@@ -53,7 +55,7 @@ def check_parameter_name(name: str) -> None:
         )
 
 
-def model_parameter(scope: Construct, parameter: str | ssm.IStringParameter) -> ModelParameter:
+def model_parameter(scope: Construct, parameter: "str | ssm.IStringParameter") -> ModelParameter:
     """Return the parameter as the state machine of a pipeline in `scope` reads it."""
     stack = Stack.of(scope)
     if isinstance(parameter, str):

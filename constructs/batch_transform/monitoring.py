@@ -3,15 +3,16 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
-from aws_cdk import aws_cloudwatch_actions as actions
-from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from batch_transform.metrics import NAMESPACE, BatchTransformMetrics, sum_of
+
+if TYPE_CHECKING:
+    from aws_cdk import aws_sns as sns
 
 _DASHBOARD = "BatchTransformDashboard"
 _PERIOD = Duration.minutes(5)
@@ -36,7 +37,7 @@ class Monitoring:
 
     alarms: bool = True
     dashboard: bool = True
-    topic: sns.ITopic | None = None
+    topic: "sns.ITopic | None" = None
     longest_wait: Duration | None = None
 
     def __post_init__(self) -> None:
@@ -75,7 +76,7 @@ class Alarms(Construct):
         pipeline_id: str,
         metrics: BatchTransformMetrics,
         longest_wait_s: int,
-        topic: sns.ITopic | None,
+        topic: "sns.ITopic | None",
     ) -> None:
         super().__init__(scope, construct_id)
         self._pipeline_id = pipeline_id
@@ -128,7 +129,7 @@ class Alarms(Construct):
             ),
         )
         if topic is not None:
-            self.drops_wait.add_insufficient_data_action(actions.SnsAction(topic))
+            self.drops_wait.add_insufficient_data_action(_tell(topic))
 
     def _alarm(
         self,
@@ -150,8 +151,14 @@ class Alarms(Construct):
             treat_missing_data=missing,
         )
         if self._topic is not None:
-            alarm.add_alarm_action(actions.SnsAction(self._topic))
+            alarm.add_alarm_action(_tell(self._topic))
         return alarm
+
+
+def _tell(topic: "sns.ITopic") -> cloudwatch.IAlarmAction:
+    from aws_cdk import aws_cloudwatch_actions as actions  # many pipelines have no topic
+
+    return actions.SnsAction(topic)
 
 
 def draw(
