@@ -1,6 +1,7 @@
 """Where drops arrive and outputs appear."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from aws_cdk import Annotations, Duration, RemovalPolicy, Token
@@ -21,8 +22,32 @@ EVENTS_OF_IMPORTED_BUCKET = "@batch-transform:eventsOfImportedBucket"
 
 # The child that CDK's Bucket gets when it is told to notify anyone.
 _L2_NOTIFICATIONS = "Notifications"
+_PREFIX_LENGTH = 64  # with the longest key of a drop it is no longer than what a run's files have
 _UNFINISHED_UPLOADS = Duration.days(7)
 _RUN_FILES = Duration.days(30)
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlace:
+    """Where a step has its files under the prefix of a run; it is one `of` so many, from 1 on."""
+
+    number: int
+    of: int
+
+    @property
+    def manifest(self) -> str:
+        """The list of what its job reads."""
+        return f"manifest-{self.number}.json"
+
+    @property
+    def folder(self) -> str:
+        """Where its job writes."""
+        return f"step-{self.number}-of-{self.of}"
+
+    @property
+    def before(self) -> "StepPlace | None":
+        """The place of the step whose outputs it reads; `None` for the first, which reads drops."""
+        return StepPlace(self.number - 1, self.of) if self.number > 1 else None
 
 
 class TransformBuckets(Construct):
@@ -36,14 +61,17 @@ class TransformBuckets(Construct):
         input_bucket: s3.IBucket | None,
         output_bucket: s3.IBucket | None,
         uploads: Uploads,
+        output_prefix: str,
         encryption_key: kms.IKey | None,
         jobs_keys: Sequence[kms.IKey],
         removal_policy: RemovalPolicy,
     ) -> None:
         super().__init__(scope, construct_id)
+        _check_output_prefix(output_prefix)
         if input_bucket is not None and output_bucket is not None:
-            _check_overlap(input_bucket, output_bucket, uploads.prefix)
+            _check_overlap(input_bucket, output_bucket, uploads.prefix, output_prefix)
         self.input_prefix = uploads.prefix
+        self.output_prefix = output_prefix
         self._jobs_keys = jobs_keys
         if input_bucket is not None and uploads.events:
             self._expect_events(input_bucket)
@@ -64,20 +92,21 @@ class TransformBuckets(Construct):
         """Every object that can be a drop."""
         return self.input.arn_for_objects(f"{self.input_prefix}*")
 
-    def job_data(self, step: int) -> JobData:
+    def job_data(self, step: StepPlace) -> JobData:
         """Return what the jobs of a step read and write: the first reads drops."""
-        read = self.inputs_arn() if step == 1 else self._outputs_arn(step - 1)
-        sources = [self.input] if step == 1 else []
-        keys = self.input_keys if step == 1 else []
+        before = step.before
+        read = self._outputs_arn(before) if before else self.inputs_arn()
+        sources = [] if before else [self.input]
+        keys = [] if before else self.input_keys
         return JobData(
-            read=(read, self.output.arn_for_objects(f"{RUNS}*/manifest-{step}.json")),
+            read=(read, self.output.arn_for_objects(f"{RUNS}*/{step.manifest}")),
             listed=distinct_buckets(*sources, self.output),
             written=(self._outputs_arn(step),),
             keys=distinct_keys(*keys, *self.output_keys),
         )
 
-    def _outputs_arn(self, step: int) -> str:
-        return self.output.arn_for_objects(f"{RUNS}*/step-{step}/*")
+    def _outputs_arn(self, step: StepPlace) -> str:
+        return self.output.arn_for_objects(f"{RUNS}*/{step.folder}/*")
 
     def key_use(
         self, *actions: str, keys: Sequence[kms.IKey] | None = None
@@ -176,6 +205,28 @@ def bucket_identity(bucket: s3.IBucket) -> str:
     return bucket.bucket_name if name is None or Token.is_unresolved(name) else name
 
 
+def _check_output_prefix(output_prefix: str) -> None:
+    if Token.is_unresolved(output_prefix):
+        return
+    if not output_prefix.endswith("/") or output_prefix.startswith("/"):
+        better = f"{output_prefix.strip('/') or 'output'}/"
+        raise ValueError(
+            f"output_prefix must end with '/' and not start with it, got {output_prefix!r}; "
+            f"use {better!r}, or outputs would lie beside it"
+        )
+    if len(output_prefix) > _PREFIX_LENGTH:
+        raise ValueError(
+            f"output_prefix must have at most {_PREFIX_LENGTH} characters, got "
+            f"{len(output_prefix)}; the keys of drops follow it"
+        )
+    for prefix in (RUNS, REPORTS):
+        if output_prefix.startswith(prefix):
+            raise ValueError(
+                f"output_prefix must not lie under {prefix!r}, where runs keep their own files, "
+                f"got {output_prefix!r}; use for example {PREDICTIONS!r}"
+            )
+
+
 def _check_events(input_bucket: s3.IBucket) -> None:
     if input_bucket.node.try_find_child(_L2_NOTIFICATIONS) is not None:
         return
@@ -186,10 +237,12 @@ def _check_events(input_bucket: s3.IBucket) -> None:
         )
 
 
-def _check_overlap(input_bucket: s3.IBucket, output_bucket: s3.IBucket, input_prefix: str) -> None:
+def _check_overlap(
+    input_bucket: s3.IBucket, output_bucket: s3.IBucket, input_prefix: str, output_prefix: str
+) -> None:
     if bucket_identity(input_bucket) != bucket_identity(output_bucket):
         return
-    for prefix in (PREDICTIONS, RUNS, REPORTS):
+    for prefix in (output_prefix, RUNS, REPORTS):
         if prefix.startswith(input_prefix) or input_prefix.startswith(prefix):
             raise ValueError(
                 f"the prefix of uploads must not overlap {prefix!r}, where output goes in the same "

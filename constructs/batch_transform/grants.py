@@ -7,7 +7,7 @@ from aws_cdk import ArnFormat, Stack, Token
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from batch_transform.buckets import PREDICTIONS, REPORTS, RUNS
+from batch_transform.buckets import REPORTS, RUNS
 from batch_transform.functions import send_to
 from batch_transform.ledger import QUEUE_INDEX, table_key_use
 from batch_transform.model import scoring_statements
@@ -49,7 +49,7 @@ class BatchTransformGrants:
     def read(self, grantee: iam.IGrantable) -> None:
         """Let `grantee` list and read predictions and reports."""
         buckets = self._pipeline.buckets
-        prefixes = [f"{PREDICTIONS}*", f"{REPORTS}*"]
+        prefixes = [f"{buckets.output_prefix}*", f"{REPORTS}*"]
         self._allow(
             grantee,
             iam.PolicyStatement(
@@ -189,7 +189,7 @@ class BatchTransformGrants:
                     *each.model.statements,
                     *scoring_statements(
                         pipeline,
-                        data=pipeline.buckets.job_data(each.number),
+                        data=pipeline.buckets.job_data(each.place),
                         settings=each.settings,
                     ),
                 )

@@ -12,7 +12,7 @@ from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from batch_transform.buckets import TransformBuckets
+from batch_transform.buckets import PREDICTIONS, StepPlace, TransformBuckets
 from batch_transform.discovery import Discovery
 from batch_transform.dispatch import Dispatch
 from batch_transform.encryption import check_key, encrypt_job, let_services_use
@@ -86,6 +86,8 @@ class BatchTransform(Construct):
     :param schedule: when to take as drops what lies under the prefix and is none yet, such as
         `ScheduleExpression.cron(hour="2", minute="0")`. Default: never, but for backfills that are
         asked for by hand.
+    :param output_prefix: where the last step's outputs appear in the output bucket; ends with `/`.
+        Name it after what they are when they are no predictions, such as `features/`.
     :param max_concurrent_runs: transform jobs in flight; mind the account's quota.
     :param max_attempts: runs that may try a drop before it ends as failed.
     :param job_timeout: a job that takes longer is stopped, unless its step says otherwise.
@@ -119,6 +121,7 @@ class BatchTransform(Construct):
         output_bucket: s3.IBucket | None = None,
         uploads: Uploads | None = None,
         schedule: scheduler.ScheduleExpression | None = None,
+        output_prefix: str = PREDICTIONS,
         max_concurrent_runs: int = 2,
         max_attempts: int = 3,
         job_timeout: Duration | None = None,
@@ -158,6 +161,7 @@ class BatchTransform(Construct):
             input_bucket=input_bucket,
             output_bucket=output_bucket,
             uploads=uploads,
+            output_prefix=output_prefix,
             encryption_key=encryption_key,
             jobs_keys=[step.settings.output_key for step in chain if step.settings.output_key],
             removal_policy=removal_policy,
@@ -235,6 +239,7 @@ class BatchTransform(Construct):
             self,
             "Run",
             pipeline_id=self.pipeline_id,
+            buckets=self.buckets,
             steps=self.steps,
             settle=self.settle.function,
             index=self.index.function if self.index else None,
@@ -354,9 +359,10 @@ class BatchTransform(Construct):
     ) -> tuple[BoundStep, ...]:
         bound = []
         for number, step in enumerate(chain, start=1):
+            place = StepPlace(number, of=len(chain))
             model = step.model.bind(
                 Construct(self, "Model" if len(chain) == 1 else f"Model-{step.name}"),
-                data=self.buckets.job_data(number),
+                data=self.buckets.job_data(place),
                 settings=step.settings,
             )
             count = step.instance_count
@@ -377,7 +383,7 @@ class BatchTransform(Construct):
                 )
             bound.append(
                 BoundStep(
-                    number=number,
+                    place=place,
                     name=step.name,
                     model=model,
                     instance_types=step.instance_types,

@@ -57,8 +57,8 @@ def check_settings(
             instance_type=instance_type,
             instance_count=instance_count,
             job_name="any-run-s1-0",
-            input_uri="s3://output/runs/any-run/manifest.json",
-            output_uri="s3://output/runs/any-run/step-1",
+            input_uri="s3://output/runs/any-run/manifest-1.json",
+            output_uri="s3://output/runs/any-run/step-1-of-1",
         ),
         is_token=lambda value: is_token(value) or is_jsonata(value),
     )

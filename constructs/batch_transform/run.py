@@ -10,6 +10,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from batch_transform.buckets import TransformBuckets
 from batch_transform.encryption import state_machine_key_use
 from batch_transform.functions import TransformFunction, vended_log_group
 from batch_transform.job_policy import create_statement, follow_statements
@@ -19,12 +20,11 @@ from batch_transform.request import job_request
 from batch_transform.settle import transform_jobs_arn
 from batch_transform.state_machine import (
     EVENT_SOURCE,
-    MANIFEST_URI,
-    OUTPUT_URI,
     StepTask,
     instance_type_of,
     job_name,
     run_definition,
+    run_uri,
 )
 from batch_transform.steps import BoundStep
 
@@ -38,6 +38,7 @@ class Run(Construct):
         construct_id: str,
         *,
         pipeline_id: str,
+        buckets: TransformBuckets,
         steps: Sequence[BoundStep],
         settle: TransformFunction,
         index: TransformFunction | None,
@@ -66,7 +67,7 @@ class Run(Construct):
         for statement in (
             *(
                 create_statement(
-                    transform_jobs_arn(self, pipeline_id, of=f"-s{step.number}-"),
+                    transform_jobs_arn(self, pipeline_id, of=f"-s{step.place.number}-"),
                     model_arns=step.model.arns,
                     instance_types=step.instance_types,
                 )
@@ -86,7 +87,7 @@ class Run(Construct):
             self.role.add_to_policy(statement)
         definition = run_definition(
             pipeline_id=pipeline_id,
-            steps=[_task(step) for step in steps],
+            steps=[_task(step, buckets.output.bucket_name) for step in steps],
             settle_function_arn=settle.function_arn,
             index_function_arn=None if index is None else index.function_arn,
             model_parameters=parameters,
@@ -133,16 +134,16 @@ class Run(Construct):
         )
 
 
-def _task(step: BoundStep) -> StepTask:
+def _task(step: BoundStep, bucket_name: str) -> StepTask:
     count = step.instance_count
     request = job_request(
         step.settings,
         model_name=step.model.name,
         instance_type=instance_type_of(step.instance_types),
         instance_count=count if isinstance(count, int) else count.to_jsonata(),
-        job_name=job_name(step.number),
-        input_uri=MANIFEST_URI,
-        output_uri=OUTPUT_URI,
+        job_name=job_name(step.place.number),
+        input_uri=run_uri(bucket_name, step.place.manifest),
+        output_uri=run_uri(bucket_name, step.place.folder),
     )
     return StepTask(
         request=request,

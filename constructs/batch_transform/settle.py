@@ -6,7 +6,7 @@ from aws_cdk import ArnFormat, Duration, Size, Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from batch_transform.buckets import PREDICTIONS, REPORTS, RUNS, TransformBuckets
+from batch_transform.buckets import REPORTS, RUNS, TransformBuckets
 from batch_transform.functions import TransformFunctions, send_to
 from batch_transform.ledger import Ledger
 from batch_transform.wake import WakeUps
@@ -65,6 +65,7 @@ class Settle(Construct):
                 "LEDGER_TABLE": ledger.table.table_name,
                 "INPUT_BUCKET": buckets.input.bucket_name,
                 "OUTPUT_BUCKET": output.bucket_name,
+                "OUTPUT_PREFIX": buckets.output_prefix,
                 "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
                 "STEPS": ",".join(steps),
                 "MAX_ATTEMPTS": str(max_attempts),
@@ -98,7 +99,7 @@ class Settle(Construct):
                     actions=["s3:AbortMultipartUpload", "s3:PutObject"],
                     resources=[
                         output.arn_for_objects(f"{prefix}*")
-                        for prefix in (PREDICTIONS, REPORTS, RUNS)
+                        for prefix in (buckets.output_prefix, REPORTS, RUNS)
                     ],
                 ),
                 *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.output_keys),

@@ -8,7 +8,6 @@ from aws_cdk import Annotations, Stack, Stage, Token
 from constructs import Construct, IConstruct
 
 from batch_transform.buckets import (
-    PREDICTIONS,
     REPORTS,
     RUNS,
     TransformBuckets,
@@ -127,7 +126,7 @@ def _described(
     # The output of input/a.csv is predictions/input/a.csv.out.
     predictions = _Keys(
         bucket=output,
-        prefix=f"{PREDICTIONS}{uploads.prefix}",
+        prefix=f"{buckets.output_prefix}{uploads.prefix}",
         suffixes=tuple(f"{suffix}.out" for suffix in suffixes),
     )
     writes = [

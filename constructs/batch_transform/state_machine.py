@@ -8,18 +8,16 @@
 Models that SSM parameters name are read between Begin and Step1 (ReadModel1 …).
 
 Settle looks at what a step has left behind and says whether another one follows. What a step begins
-with is written by dispatch and settle: a run id, the step, URIs and counts, never lists (256 KB is
-the limit of a state).
+with is written by dispatch and settle: a run id, the step and counts, never lists (256 KB is the
+limit of a state).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batch_transform.buckets import RUNS
 from batch_transform.model_parameter import ModelParameter, read_states
-
-MANIFEST_URI = "{% $states.input.manifest_uri %}"
-OUTPUT_URI = "{% $states.input.output_uri %}"
 
 CREATE_JOB = "arn:aws:states:::sagemaker:createTransformJob.sync"
 EVENT_SOURCE = "batch-transform"
@@ -102,6 +100,11 @@ def job_name(step: int) -> str:
     """Return the JSONata for the name of a step's job: another one for each attempt."""
     attempt = f"{_ATTEMPTS_LIMIT} * $states.input.shortages + $states.context.State.RetryCount"
     return f"{{% $states.input.run_id & '-s{step}-' & $string({attempt}) %}}"
+
+
+def run_uri(bucket_name: str, rest: str) -> str:
+    """Return the JSONata for the URI of what a run keeps in the output bucket."""
+    return f"{{% 's3://{bucket_name}/{RUNS}' & $states.input.run_id & '/{rest}' %}}"
 
 
 def instance_type_of(instance_types: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Self
 from aws_cdk import Annotations, Duration, Size, Token
 from constructs import Construct
 
+from batch_transform.buckets import StepPlace
 from batch_transform.model import BoundModel, TransformModel
 from batch_transform.settings import AssembleWith, CompressionType, SplitType, TransformSettings
 
@@ -133,12 +134,9 @@ class TransformStep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BoundStep:
-    """A step as a pipeline runs it.
+    """A step as a pipeline runs it."""
 
-    :ivar number: counted from 1.
-    """
-
-    number: int
+    place: StepPlace
     name: str
     model: BoundModel
     instance_types: tuple[str, ...]

@@ -21,7 +21,7 @@ from transform_lambdas.batches import Batch, BatchPolicy
 from transform_lambdas.clock import Clock, utc_now
 from transform_lambdas.executions import ENDED, Executions
 from transform_lambdas.ledger import CLAIMED, CLAIMING, CLOSED, SETTLED, Ledger, Run
-from transform_lambdas.run_files import RunFiles
+from transform_lambdas.run_files import RunFiles, step_input
 from transform_lambdas.wake_queue import WakeQueue
 
 _SCHEDULE_S = 60  # the schedule wakes dispatch so often
@@ -176,7 +176,7 @@ class Dispatcher:
             self._executions.start(execution, {"run_id": run.run_id, "finish": True})
 
     def _start(self, run_id: str, *, drops: int, size_bytes: int) -> None:
-        begin = self._files.step_input(run_id, 1, objects=drops, size_bytes=size_bytes)
+        begin = step_input(run_id, 1, objects=drops, size_bytes=size_bytes)
         self._executions.start(run_id, begin)
 
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 from transform_lambdas import clock
 
 # An S3 key has at most 1,024 bytes; the longest that we make is that of the last of nine steps,
-# runs/<run id>/step-9/<key>.out.out…, to which each has added its own `.out`.
-KEY_LIMIT_BYTES = 1024 - len("runs/") - 52 - len("/step-9/") - 9 * len(".out")
+# runs/<run id>/step-9-of-9/<key>.out.out…, to which each has added its own `.out`.
+KEY_LIMIT_BYTES = 1024 - len("runs/") - 52 - len("/step-9-of-9/") - 9 * len(".out")
 # Sequencers of one key compare as text once the shorter is filled up with zeros on the right
 # (https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html).
 _SEQUENCER_WIDTH = 32

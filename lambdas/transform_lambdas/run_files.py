@@ -2,23 +2,69 @@
 
 predictions/<key>.out           the predictions of a drop, put there whole, by settle
 reports/<run>.json              what became of a run
+reports/<run>.outputs.json      a manifest of the predictions that it made
 runs/<run>/plan.json            the drops that the run may claim, written before it claims the first
 runs/<run>/manifest-1.json      the objects that the transform job of step 1 reads
-runs/<run>/step-1/<key>.out     what that job writes
+runs/<run>/step-1-of-2/         what that job writes: <key>.out
 runs/<run>/manifest-2.json      those of them that step 2 reads: all that there are
-runs/<run>/step-2/<key>.out.out what its job writes: SageMaker adds `.out` to every name
+runs/<run>/step-2-of-2/         what its job writes: <key>.out.out
 runs/<run>/index/00000.json     a part of the index work; all under runs/ expires
+
+A folder says how many steps there are, so that a deployment which takes a step away cannot make
+predictions of what a run that began before it has handed on.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from transform_lambdas.drops import Drop
 
 _OUT = ".out"  # what SageMaker adds to the name of each object that it reads
 _COPY_LIMIT_BYTES = 5 * 1024**3  # CopyObject takes no more; a larger one is copied in parts
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One of the transform jobs of a run, which has `of` of them; counted from 1."""
+
+    number: int
+    of: int
+    name: str
+
+    @property
+    def is_last(self) -> bool:
+        """Whether its outputs are the predictions."""
+        return self.number == self.of
+
+    def output_key(self, run_id: str, key: str) -> str:
+        """Return where its job writes the output for the drop `key`."""
+        return f"{self.prefix(run_id)}{key}{self.suffix}"
+
+    def prefix(self, run_id: str) -> str:
+        """Return under which prefix its job writes."""
+        return f"runs/{run_id}/step-{self.number}-of-{self.of}/"
+
+    @property
+    def suffix(self) -> str:
+        """What its outputs have after the key of the drop."""
+        return _OUT * self.number
+
+
+def step_input(run_id: str, step: int, *, objects: int, size_bytes: int) -> dict[str, Any]:
+    """Return what the state machine begins a step with.
+
+    :param objects: in the step's manifest; with their bytes they decide how many instances.
+    """
+    return {
+        "run_id": run_id,
+        "step": step,
+        "objects": objects,
+        "size_bytes": size_bytes,
+        "shortages": 0,
+    }
 
 
 class RunFiles:
@@ -32,23 +78,6 @@ class RunFiles:
     def bucket(self) -> str:
         """The output bucket."""
         return self._bucket
-
-    def step_input(
-        self, run_id: str, step: int, *, objects: int, size_bytes: int
-    ) -> dict[str, Any]:
-        """Return what the state machine begins a step with.
-
-        :param objects: in the step's manifest; with their bytes they decide how many instances.
-        """
-        return {
-            "run_id": run_id,
-            "step": step,
-            "manifest_uri": f"s3://{self._bucket}/{_manifest_key(run_id, step)}",
-            "output_uri": f"s3://{self._bucket}/runs/{run_id}/step-{step}",
-            "objects": objects,
-            "size_bytes": size_bytes,
-            "shortages": 0,
-        }
 
     def report_uri(self, run_id: str) -> str:
         """Return where the run's report is."""
@@ -67,15 +96,15 @@ class RunFiles:
         head = {"prefix": f"s3://{input_bucket}/"}
         self._write(_manifest_key(run_id, 1), [head, *(drop.key for drop in drops)])
 
-    def hand_on(self, run_id: str, step: int, keys: Iterable[str]) -> None:
+    def hand_on(self, run_id: str, step: Step, keys: Iterable[str]) -> None:
         """Write what the step after `step` reads: its outputs for the drops of these keys."""
-        head = {"prefix": f"s3://{self._bucket}/runs/{run_id}/step-{step}/"}
-        names = (f"{key}{_OUT * step}" for key in keys)
-        self._write(_manifest_key(run_id, step + 1), [head, *names])
+        head = {"prefix": f"s3://{self._bucket}/{step.prefix(run_id)}"}
+        names = (f"{key}{step.suffix}" for key in keys)
+        self._write(_manifest_key(run_id, step.number + 1), [head, *names])
 
-    def output_sizes(self, run_id: str, step: int) -> dict[str, int]:
+    def output_sizes(self, run_id: str, step: Step) -> dict[str, int]:
         """Return the keys of the drops that have an output of a step, and the outputs' bytes."""
-        prefix, suffix = f"runs/{run_id}/step-{step}/", _OUT * step
+        prefix, suffix = step.prefix(run_id), step.suffix
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=prefix
         )
@@ -86,15 +115,25 @@ class RunFiles:
             if entry["Key"].endswith(suffix)
         }
 
-    def promote(self, run_id: str, step: int, key: str, *, size: int) -> str:
-        """Copy a drop's output to its place among the predictions, and return its key there."""
-        source = {"Bucket": self._bucket, "Key": output_key(run_id, step, key)}
-        target = f"predictions/{key}.out"
+    def promote(self, run_id: str, step: Step, key: str, *, size: int, prefix: str) -> str:
+        """Copy a drop's output to its place under the output prefix, and return its key there."""
+        source = {"Bucket": self._bucket, "Key": step.output_key(run_id, key)}
+        target = f"{prefix}{key}{_OUT}"
         if size <= _COPY_LIMIT_BYTES:
             self._s3.copy_object(CopySource=source, Bucket=self._bucket, Key=target)
         else:
             self._s3.copy(source, self._bucket, target)
         return target
+
+    def write_outputs(self, run_id: str, keys: Iterable[str], *, prefix: str) -> str:
+        """Write the manifest of what the run has promoted for drops of these keys; return its URI.
+
+        A transform or training job takes it as a `ManifestFile`.
+        """
+        manifest = f"reports/{run_id}.outputs.json"
+        head = {"prefix": f"s3://{self._bucket}/{prefix}"}
+        self._write(manifest, [head, *(f"{key}{_OUT}" for key in keys)])
+        return f"s3://{self._bucket}/{manifest}"
 
     def write_report(self, run_id: str, report: Mapping[str, Any]) -> None:
         """Write what became of a run."""
@@ -128,11 +167,6 @@ class RunFiles:
 
     def _read(self, key: str) -> Any:
         return json.load(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"])
-
-
-def output_key(run_id: str, step: int, key: str) -> str:
-    """Return where the transform job of a step writes the output for the drop `key`."""
-    return f"runs/{run_id}/step-{step}/{key}{_OUT * step}"
 
 
 def _manifest_key(run_id: str, step: int) -> str:

@@ -19,7 +19,7 @@ from transform_lambdas.index_work import Output
 from transform_lambdas.inputs import Inputs
 from transform_lambdas.ledger import CLAIMED, DONE, FAILED, SUPERSEDED, Entry, Ledger, Run
 from transform_lambdas.outcomes import Missing, explain, run_outcome
-from transform_lambdas.run_files import RunFiles, output_key
+from transform_lambdas.run_files import RunFiles, Step, step_input
 from transform_lambdas.transform_jobs import UNFINISHED, Job, TransformJobs
 from transform_lambdas.wake_queue import WakeQueue
 
@@ -41,6 +41,7 @@ class Settlement:
         inputs: Inputs,
         jobs: TransformJobs,
         wake_queue: WakeQueue,
+        output_prefix: str,
         steps: Sequence[str],
         max_attempts: int,
         indexed: bool,
@@ -51,7 +52,10 @@ class Settlement:
         self._inputs = inputs
         self._jobs = jobs
         self._wake_queue = wake_queue
-        self._steps = steps
+        self._output_prefix = output_prefix
+        self._steps = [
+            Step(number, of=len(steps), name=name) for number, name in enumerate(steps, start=1)
+        ]
         self._max_attempts = max_attempts
         self._indexed = indexed
 
@@ -76,14 +80,18 @@ class Settlement:
             for job in unfinished:
                 self._jobs.stop(job)
             return {**told, "status": "JobStillRuns"}
-        step = int(told.get("step", len(self._steps)))
-        sizes = self._files.output_sizes(run_id, step)
-        if step < len(self._steps) and sizes:
-            self._files.hand_on(run_id, step, sizes)
-            begin = self._files.step_input(
-                run_id, step + 1, objects=len(sizes), size_bytes=sum(sizes.values())
+        for step in self._steps[:-1]:
+            sizes = (
+                self._files.output_sizes(run_id, step) if step.number == told.get("step") else {}
             )
-            return {**begin, "status": "NextStep"}
+            if sizes:
+                self._files.hand_on(run_id, step, sizes)
+                return step_input(
+                    run_id,
+                    step.number + 1,
+                    objects=len(sizes),
+                    size_bytes=sum(sizes.values()),
+                ) | {"status": "NextStep"}
         result = self._settle(run, jobs, told)
         if self._ledger.settle_run(run, result):
             self._count(result)
@@ -93,7 +101,7 @@ class Settlement:
     def _settle(self, run: Run, jobs: Sequence[Job], told: Mapping[str, Any]) -> dict[str, Any]:
         run_id = run.run_id
         drops = self._files.read_plan(run_id)
-        last = len(self._steps)
+        last = self._steps[-1]
         sizes = self._files.output_sizes(run_id, last)
         claimed = [
             entry
@@ -109,7 +117,9 @@ class Settlement:
                 self._ledger.overtake(run_id, entry.drop)
                 return None
             if key in sizes:
-                prediction = self._files.promote(run_id, last, key, size=sizes[key])
+                prediction = self._files.promote(
+                    run_id, last, key, size=sizes[key], prefix=self._output_prefix
+                )
                 self._ledger.finish_drop(run_id, entry.drop, output=prediction)
                 return None
             why = why_missing[key]
@@ -150,6 +160,10 @@ class Settlement:
             "jobs": [{"name": job.name, "status": job.status} for job in jobs],
             "without_output": dict(problems[:_REPORTED_FAILURES]),
         }
+        if done:
+            report["outputs"] = self._files.write_outputs(
+                run_id, [entry.drop.key for entry in done], prefix=self._output_prefix
+            )
         self._files.write_report(run_id, report)
         return result
 
@@ -163,30 +177,31 @@ class Settlement:
         """Say of each of these keys why it has no output, by the first step that made none."""
         found: dict[str, Missing] = {}
         left = set(missing)
-        for step, name in enumerate(self._steps, start=1):
+        before: Step | None = None
+        for step in self._steps:
             if not left:
                 break
-            is_last = step == len(self._steps)
-            lost = left.difference([] if is_last else self._files.output_sizes(run_id, step))
+            lost = left.difference([] if step.is_last else self._files.output_sizes(run_id, step))
             left -= lost
-            of_step = [job for job in jobs if job.step == step]
+            of_step = [job for job in jobs if job.step == step.number]
             # Step 1 reads the drops, each other one what the step before it has written.
-            bucket = self._inputs.bucket if step == 1 else self._files.bucket
-            read = {key if step == 1 else output_key(run_id, step - 1, key): key for key in lost}
+            bucket = self._files.bucket if before else self._inputs.bucket
+            read = {before.output_key(run_id, key) if before else key: key for key in lost}
+            before = step
             said = self._jobs.complaints(of_step, bucket=bucket, keys=read)
             for read_key, key in read.items():
                 found[key] = explain(
-                    key if len(self._steps) == 1 else f"{key} in step {name!r}",
+                    key if step.of == 1 else f"{key} in step {step.name!r}",
                     jobs=of_step,
                     complaint=said.get(read_key),
-                    error=told if told.get("step") == step else {},
+                    error=told if told.get("step") == step.number else {},
                 )
         return found
 
     def _plan_index(self, run_id: str, done: list[Entry], sizes: Mapping[str, int]) -> int:
         work = index_work.parts(
             Output(
-                key=output_key(run_id, len(self._steps), entry.drop.key),
+                key=self._steps[-1].output_key(run_id, entry.drop.key),
                 size=sizes[entry.drop.key],
                 source_key=entry.drop.key,
                 # S3 tells whole seconds; the version's order decides between drops of one second.
@@ -230,6 +245,7 @@ def _settlement() -> Settlement:
             log_group=environment["TRANSFORM_LOG_GROUP"],
         ),
         wake_queue=WakeQueue(boto3.client("sqs"), environment["WAKE_QUEUE_URL"]),
+        output_prefix=environment["OUTPUT_PREFIX"],
         steps=environment["STEPS"].split(","),
         max_attempts=int(environment["MAX_ATTEMPTS"]),
         indexed=environment["INDEXED"] == "true",

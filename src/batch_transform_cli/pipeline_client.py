@@ -10,6 +10,7 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -242,11 +243,14 @@ class PipelineClient:
         )
 
     def outputs_of(self, run: Run) -> int:
-        """Return how many objects the run's transform job has written so far."""
+        """Return how many objects the transform job of the run's newest step has written so far."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(
-            Bucket=self.output_bucket, Prefix=f"runs/{run.run_id}/step-1/"
+            Bucket=self.output_bucket, Prefix=f"runs/{run.run_id}/step-"
         )
-        return sum(page["KeyCount"] for page in pages)
+        folders = Counter(
+            entry["Key"].split("/")[2] for page in pages for entry in page.get("Contents", [])
+        )
+        return folders[max(folders)] if folders else 0
 
     def log_lines(self, run_id: str, *, newest: int) -> list[str]:
         """Return the newest lines that the model servers and the agents of a run's jobs logged."""

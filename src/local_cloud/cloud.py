@@ -54,6 +54,8 @@ class LocalCloud:
         half an hour.
     :param instance_quota: how many instances of a type transform jobs may use at once, as a new
         account's quota; no limit unless given.
+    :param no_capacity: instance types that are never to be had, so that jobs of theirs fail as on
+        AWS.
     :param container_engine: the command of docker or podman, with its options, for model images
         that are not registered as directories; the first one that has the image unless given.
     :param wait_scale: by what to multiply the waits of state machines (Wait, Retry).
@@ -68,6 +70,7 @@ class LocalCloud:
         start_limit_s: float = 60.0,
         ping_timeout_s: float = 120.0,
         instance_quota: int | None = None,
+        no_capacity: Sequence[str] = (),
         container_engine: Sequence[str] = (),
         wait_scale: float = 1.0,
     ) -> None:
@@ -77,6 +80,7 @@ class LocalCloud:
         self._start_limit_s = start_limit_s
         self._ping_timeout_s = ping_timeout_s
         self._instance_quota = instance_quota
+        self._no_capacity = no_capacity
         self._container_engine = container_engine
         self._wait_scale = wait_scale
         self._marker = uuid.uuid4().hex
@@ -151,6 +155,7 @@ class LocalCloud:
                     if self._instance_quota is not None
                     else []
                 ),
+                *("--no-capacity", *self._no_capacity),
                 *("--container-engine", shlex.join(self._container_engine)),
                 *(["--forget"] if self._asked_state_dir is None else []),
             ]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,15 @@ def plug_in(
     images: ImageSources,
     state_dir: Path,
     instance_quota: int | None,
+    no_capacity: Collection[str],
 ) -> None:
     """Add SageMaker to the emulator: API, CloudFormation resource, state machine tasks."""
     runner = JobRunner(images, launch, work_root=state_dir / "jobs")
     tags = Tags()
     models = Models(images, tags)
-    jobs = TransformJobs(models, runner, tags, instance_quota=instance_quota)
+    jobs = TransformJobs(
+        models, runner, tags, instance_quota=instance_quota, no_capacity=no_capacity
+    )
     emulator.add_service("sagemaker", TARGET_PREFIX, SageMaker(models, jobs, tags))
     emulator.add_sdk_integration("sagemaker", TARGET_PREFIX, "SageMaker", _SDK_ERRORS)
     transform_task.plug_in(jobs)

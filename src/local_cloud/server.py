@@ -47,6 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="instances of a type that an account may use for transform jobs (default: no limit)",
     )
     parser.add_argument(
+        "--no-capacity",
+        nargs="*",
+        default=[],
+        help="instance types that are never to be had (default: none)",
+    )
+    parser.add_argument(
         "--container-engine",
         type=shlex.split,
         default=[],
@@ -104,6 +110,7 @@ def _plug_in(options: argparse.Namespace, state_dir: Path, docker_host: str | No
         images=ImageSources(Images(state_dir / "images"), engine.why_not),
         state_dir=state_dir,
         instance_quota=options.instance_quota,
+        no_capacity=options.no_capacity,
     )
 
 

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,16 +49,28 @@ _IN_EVENT = (
 _TIMES = ("CreationTime", "TransformStartTime", "TransformEndTime")
 _OVER = ("Completed", "Failed", "Stopped")
 _REASON_LIMIT = 1024
+# The service accepts the job, and says so some minutes later.
+_NO_CAPACITY = (
+    "CapacityError: Unable to provision requested ML compute capacity. Please retry using a "
+    "different ML instance type."
+)
 
 
 class TransformJobs:
     """The jobs of every account and region, and the only writer of their statuses.
 
     :param instance_quota: how many instances of a type an account may use at once.
+    :param no_capacity: the types that are not to be had.
     """
 
     def __init__(
-        self, models: Models, runner: JobRunner, tags: Tags, *, instance_quota: int | None
+        self,
+        models: Models,
+        runner: JobRunner,
+        tags: Tags,
+        *,
+        instance_quota: int | None,
+        no_capacity: Collection[str],
     ) -> None:
         self.stored = emulator.scoped_dict()
         self._tags = tags
@@ -68,6 +80,7 @@ class TransformJobs:
         self._models = models
         self._runner = runner
         self._instance_quota = instance_quota
+        self._no_capacity = no_capacity
         self._changed = threading.Condition()
 
     async def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,6 +102,9 @@ class TransformJobs:
             self._tags.put(job["TransformJobArn"], request.get("Tags", []))
             self.stored[name] = job
             self._announce(job)
+        if request["TransformResources"]["InstanceType"] in self._no_capacity:
+            self._ended(job, Outcome("Failed", _NO_CAPACITY))
+            return {"TransformJobArn": job["TransformJobArn"]}
         self._runner.start(
             job["TransformJobArn"],
             request,

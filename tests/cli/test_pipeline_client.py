@@ -60,7 +60,8 @@ def test_outputs_of_a_run_are_counted_where_the_job_writes_them(
     client: PipelineClient, settled_run: str
 ) -> None:
     s3 = boto3.client("s3")
-    s3.put_object(Bucket="out", Key=f"runs/{settled_run}/step-1/input/good.csv.out", Body=b"1")
+    for name in ("step-1-of-2/a.csv.out", "step-1-of-2/b.csv.out", "step-2-of-2/a.csv.out.out"):
+        s3.put_object(Bucket="out", Key=f"runs/{settled_run}/{name}", Body=b"1")
     s3.put_object(Bucket="out", Key=f"runs/{settled_run}/plan.json", Body=b"[]")
 
     (run,) = client.status().runs

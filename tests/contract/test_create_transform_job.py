@@ -97,8 +97,8 @@ def full_request() -> dict[str, Any]:
         instance_type="ml.m5.large",
         instance_count=2,
         job_name="churn-20260301t120000-0a1b2c-s1-0",
-        input_uri="s3://out/runs/r/manifest.json",
-        output_uri="s3://out/runs/r/step-1",
+        input_uri="s3://out/runs/r/manifest-1.json",
+        output_uri="s3://out/runs/r/step-1-of-1",
     )
 
 
@@ -139,8 +139,6 @@ def plain(value: Any) -> Any:
     states = {
         "input": {
             "run_id": "churn-20260301t120000-0a1b2c",
-            "manifest_uri": "s3://out/runs/r/manifest-1.json",
-            "output_uri": "s3://out/runs/r/step-1",
             "shortages": 499,
         },
         "context": {"State": {"RetryCount": 12}},

@@ -187,6 +187,7 @@ class World:
             inputs=Inputs(Serial(self.s3), INPUT),
             jobs=self.jobs,  # type: ignore[arg-type]  # all that settle asks of it
             wake_queue=self.wake_queue,
+            output_prefix="predictions/",
             steps=self.steps,
             max_attempts=self.attempts,
             indexed=True,
@@ -281,8 +282,7 @@ class World:
         :param begin: what the step begins with. Default: what dispatch starts step 1 with.
         """
         begin = begin or self.executions.started[run_id]
-        bucket, _, key = begin["manifest_uri"].removeprefix("s3://").partition("/")
-        head, *names = json.load(self.s3.get_object(Bucket=bucket, Key=key)["Body"])
+        head, *names = self.read(f"runs/{run_id}/manifest-{begin['step']}.json")
         from_bucket, _, prefix = head["prefix"].removeprefix("s3://").partition("/")
         assert (from_bucket == INPUT) == (begin["step"] == 1)
         bodies = [
@@ -290,7 +290,7 @@ class World:
             for name in names
         ]
         assert (begin["objects"], begin["size_bytes"]) == (len(bodies), len(b"".join(bodies)))
-        _, _, to_prefix = begin["output_uri"].removeprefix("s3://").partition("/")
+        to_prefix = f"runs/{run_id}/step-{begin['step']}-of-{len(self.steps)}"
         for name, body in zip(names, bodies, strict=True):
             if self.jobs.complaint(prefix + name) is None:
                 self.s3.put_object(Bucket=OUTPUT, Key=f"{to_prefix}/{name}.out", Body=body)

@@ -429,7 +429,7 @@ def test_indexing_a_part_twice_changes_nothing_and_counts_what_it_could_not_read
 
     assert world.indexer.index(run_id, 0) == {"indexed": 2, "unindexed": 3}
     assert world.prediction_table.scan()["Items"] == before
-    key = f"runs/{run_id}/step-1/input/a.csv.out: records not indexed:"
+    key = f"runs/{run_id}/step-1-of-1/input/a.csv.out: records not indexed:"
     assert [record.getMessage() for record in caplog.records] == [
         f"{key} 2, a record's id must have 1 to 1024 bytes",
         f"{key} 1, what is kept of a record must have at most 358400 bytes",

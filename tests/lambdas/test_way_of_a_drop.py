@@ -307,7 +307,7 @@ def test_a_step_reads_exactly_what_the_one_before_it_has_written(
     unclean = world.drop("input/b.csv")
     unfit = world.drop("input/deep/c.csv.out", b"c,1\n")
     world.jobs.said["input/b.csv"] = "ClientError: 400 no number"
-    world.jobs.said["step-1/input/deep/c.csv.out.out"] = "ClientError: 400 no column"
+    world.jobs.said["step-1-of-2/input/deep/c.csv.out.out"] = "ClientError: 400 no column"
     world.pass_time(60)
     (run_id,) = world.dispatch()
 
@@ -322,11 +322,16 @@ def test_a_step_reads_exactly_what_the_one_before_it_has_written(
     )
     assert [item["record_id"] for item in world.prediction_table.scan()["Items"]] == ["a"]
     assert world.read(f"runs/{run_id}/manifest-2.json") == [
-        {"prefix": f"s3://output-bucket/runs/{run_id}/step-1/"},
+        {"prefix": f"s3://output-bucket/runs/{run_id}/step-1-of-2/"},
         "input/a.csv.out",
         "input/deep/c.csv.out.out",
     ]
-    assert [job["name"] for job in world.read(f"reports/{run_id}.json")["jobs"]] == [
+    report = world.read(f"reports/{run_id}.json")
+    assert world.read(report["outputs"].removeprefix("s3://output-bucket/")) == [
+        {"prefix": "s3://output-bucket/predictions/"},
+        "input/a.csv.out",
+    ]
+    assert [job["name"] for job in report["jobs"]] == [
         f"{run_id}-s2-0",
         f"{run_id}-s1-0",
     ]
@@ -388,6 +393,29 @@ def test_a_run_that_dies_between_two_steps_gives_its_drops_back(
     (again,) = world.dispatch()
     world.execute(again)
     assert world.statuses() == {"input/a.csv": "done"}
+
+
+@pytest.mark.parametrize(
+    "steps", [("clean",), ("score",), ("clean", "enrich", "score")], ids=["first", "last", "more"]
+)
+def test_what_a_step_hands_on_is_no_prediction_when_a_deployment_changes_the_steps_meanwhile(
+    make_world: Callable[..., World], steps: tuple[str, ...]
+) -> None:
+    world = make_world(steps=CHAIN)
+    world.drop("input/a.csv")
+    world.drop("input/a.csv.out")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.do_job(run_id)
+    begin = world.settlement.settle({"run_id": run_id, "step": 1})
+    world.do_job(run_id, begin)
+    world.steps = steps
+
+    result = world.settlement.settle({"run_id": run_id, "step": 2})
+
+    assert (result["counts"]["done"], result["counts"]["waiting"]) == (0, 2)
+    listed = world.s3.list_objects_v2(Bucket="output-bucket", Prefix="predictions/")
+    assert listed["KeyCount"] == 0
 
 
 def test_a_dead_run_is_not_settled_while_a_job_of_its_second_step_still_runs(

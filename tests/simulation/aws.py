@@ -534,12 +534,12 @@ class StepFunctions:
 
 @dataclass
 class TransformJob:
-    """A job; `log` is its data-log."""
+    """A job; `log` is its data-log, `manifest` and `outputs` are a key and a prefix."""
 
     name: str
     number: int
-    manifest_uri: str
-    output_uri: str
+    manifest: str
+    outputs: str
     status: str = "InProgress"
     failure_reason: str = ""
     log: list[str] = field(default_factory=list)

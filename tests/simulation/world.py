@@ -343,6 +343,7 @@ class World:
                 log_group="/aws/sagemaker/TransformJobs",
             ),
             wake_queue=self._wake_queue(),
+            output_prefix=_PREDICTIONS,
             steps=[f"step-{number}" for number in range(1, self.plan.steps + 1)],
             max_attempts=self.plan.max_attempts,
             indexed=True,
@@ -403,9 +404,9 @@ class World:
         told = {"run_id": state["run_id"], "step": state["step"]}
         for attempt in range(900):
             name = f"{state['run_id']}-s{state['step']}-{attempt}"
-            job = TransformJob(
-                name, next(self._numbers), state["manifest_uri"], state["output_uri"]
-            )
+            files, step = f"{_RUNS}{state['run_id']}/", state["step"]
+            manifest, outputs = f"manifest-{step}.json", f"step-{step}-of-{self.plan.steps}/"
+            job = TransformJob(name, next(self._numbers), files + manifest, files + outputs)
             self.scheduler.pause(self._random.uniform(0.1, 5))
             running = [each for each in self.sagemaker.jobs.values() if _runs(each)]
             if len(running) >= (self.plan.quota if self._in_trouble else max(1, self.plan.quota)):
@@ -446,7 +447,7 @@ class World:
             if b"bad" in version.body:
                 job.log += [f"2026:[sagemaker logs]: {bucket}/{key}: ClientError: 400 bad row"]
                 continue
-            output = f"{job.output_uri.removeprefix(f's3://{OUTPUT}/')}/{name}.out"
+            output = f"{job.outputs}{name}.out"
             self.s3.put_object(Bucket=OUTPUT, Key=output, Body=version.body)
         self.scheduler.pause(self._random.uniform(1, 60))
         if job.status == "Stopping":
@@ -461,9 +462,9 @@ class World:
 
     def _read_manifest(self, job: TransformJob) -> tuple[str, list[tuple[str, str]]]:
         """Return the bucket, and each object's key and its name behind the prefix."""
-        version = self.s3.current(OUTPUT, job.manifest_uri.removeprefix(f"s3://{OUTPUT}/"))
+        version = self.s3.current(OUTPUT, job.manifest)
         if version is None:
-            raise self._broken(f"a job must have its manifest, got none at {job.manifest_uri}")
+            raise self._broken(f"a job must have its manifest, got none at {job.manifest}")
         head, *names = json.loads(version.body)
         bucket, _, prefix = head["prefix"].removeprefix("s3://").partition("/")
         self._look_at_inputs(job, names)

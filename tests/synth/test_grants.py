@@ -192,7 +192,7 @@ def test_who_redrives_moves_dead_letters_back_to_their_queues_only(
 def test_the_role_of_an_existing_model_writes_only_where_jobs_write(
     granted: dict[str, list[dict[str, Any]]],
 ) -> None:
-    assert "'/runs/*/step-1/*'" in resources_of(granted["Score"], "s3:PutObject")
+    assert "'/runs/*/step-1-of-1/*'" in resources_of(granted["Score"], "s3:PutObject")
 
 
 def test_fails_when_the_grantee_can_have_no_policy() -> None:

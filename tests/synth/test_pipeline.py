@@ -382,6 +382,37 @@ def test_fails_when_a_pipeline_would_score_its_own_output(prefix: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("prefix", "match"),
+    [
+        pytest.param("features", "output_prefix must end with '/' .* use 'features/'", id="file"),
+        pytest.param("runs/mine/", "must not lie under 'runs/'", id="files of runs"),
+        pytest.param("reports/", "must not lie under 'reports/'", id="reports"),
+        pytest.param("f" * 64 + "/", "at most 64 characters, got 65", id="long"),
+    ],
+)
+def test_fails_when_outputs_cannot_lie_there(prefix: str, match: str) -> None:
+    refused(match, output_prefix=prefix)
+
+
+@pytest.mark.parametrize("prefix", ["data/features/", "data/", "data/raw/"])
+def test_fails_when_outputs_of_any_prefix_would_be_drops(prefix: str) -> None:
+    stack = Stack(App(), "Scoring")
+    data = s3.Bucket.from_bucket_name(stack, "Data", "data")
+
+    with pytest.raises(ValueError, match="score its own output"):
+        BatchTransform(
+            stack,
+            "Features",
+            model=MODEL,
+            instance_type="ml.m5.large",
+            input_bucket=data,
+            output_bucket=data,
+            input_prefix="data/raw/" if prefix != "data/features/" else "data/",
+            output_prefix=prefix,
+        )
+
+
 def test_fails_when_two_imports_of_one_bucket_overlap() -> None:
     stack = Stack(App(), "Scoring")
 

@@ -26,7 +26,7 @@ REASONS = {
     ),
     r"AwsSolutions-IAM5\[Resource::.*/(customers|scores)/\*\]": "where a task reads and writes",
     r"AwsSolutions-IAM5\[Resource::.*/runs/\*/manifest-\d\.json\]": "a step's input in all runs",
-    r"AwsSolutions-IAM5\[Resource::.*/runs/\*/step-\d/\*\]": "a step's outputs in all runs",
+    r"AwsSolutions-IAM5\[Resource::.*/runs/\*/step-\d-of-\d/\*\]": "a step's outputs in all runs",
     r"AwsSolutions-IAM5\[Resource::.*:transform-job/[a-z0-9-]+-\*(-s\d-\*)?\]": (
         "jobs of this pipeline, or of one of its steps"
     ),

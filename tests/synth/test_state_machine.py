@@ -9,12 +9,11 @@ import pytest
 
 from batch_transform.model_parameter import ModelParameter
 from batch_transform.state_machine import (
-    MANIFEST_URI,
-    OUTPUT_URI,
     StepTask,
     instance_type_of,
     job_name,
     run_definition,
+    run_uri,
 )
 
 SETTLE, INDEX = "arn:settle", "arn:index"
@@ -22,18 +21,11 @@ RUN_ID = "churn-20260301t120000-0a1b2c"
 INPUT = {
     "run_id": RUN_ID,
     "step": 1,
-    "manifest_uri": f"s3://out/runs/{RUN_ID}/manifest-1.json",
-    "output_uri": f"s3://out/runs/{RUN_ID}/step-1",
     "objects": 3,
     "size_bytes": 300,
     "shortages": 0,
 }
-SECOND = INPUT | {
-    "step": 2,
-    "manifest_uri": f"s3://out/runs/{RUN_ID}/manifest-2.json",
-    "output_uri": f"s3://out/runs/{RUN_ID}/step-2",
-    "status": "NextStep",
-}
+SECOND = INPUT | {"step": 2, "status": "NextStep"}
 SETTLED = {
     "status": "Settled",
     "run_id": RUN_ID,
@@ -48,8 +40,8 @@ TYPES = ["ml.g5.xlarge", "ml.g4dn.xlarge"]
 def task(step: int, types: list[str], model: ModelParameter | None) -> StepTask:
     request: dict[str, Any] = {
         "TransformJobName": job_name(step),
-        "TransformInput": {"DataSource": {"S3DataSource": {"S3Uri": MANIFEST_URI}}},
-        "TransformOutput": {"S3OutputPath": OUTPUT_URI},
+        "TransformInput": {"DataSource": {"S3DataSource": {"S3Uri": run_uri("out", f"in-{step}")}}},
+        "TransformOutput": {"S3OutputPath": run_uri("out", f"out-{step}")},
         "TransformResources": {"InstanceType": instance_type_of(types)},
     }
     if model is not None:
@@ -191,8 +183,10 @@ def test_a_good_run_is_transformed_settled_indexed_and_announced() -> None:
     assert cloud.of("sagemaker") == [
         {
             "TransformJobName": f"{RUN_ID}-s1-0",
-            "TransformInput": {"DataSource": {"S3DataSource": {"S3Uri": INPUT["manifest_uri"]}}},
-            "TransformOutput": {"S3OutputPath": INPUT["output_uri"]},
+            "TransformInput": {
+                "DataSource": {"S3DataSource": {"S3Uri": f"s3://out/runs/{RUN_ID}/in-1"}}
+            },
+            "TransformOutput": {"S3OutputPath": f"s3://out/runs/{RUN_ID}/out-1"},
             "TransformResources": {"InstanceType": TYPES[0]},
         }
     ]
@@ -275,7 +269,7 @@ def test_each_step_begins_with_what_settle_hands_on() -> None:
     ]
     _, second = cloud.of("sagemaker")
     assert second["TransformJobName"] == f"{RUN_ID}-s2-0"
-    assert second["TransformOutput"] == {"S3OutputPath": SECOND["output_uri"]}
+    assert second["TransformOutput"] == {"S3OutputPath": f"s3://out/runs/{RUN_ID}/out-2"}
     assert [told["step"] for told in cloud.lambdas(SETTLE)] == [1, 2]
 
 

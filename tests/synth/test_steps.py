@@ -139,9 +139,9 @@ def test_a_model_reads_and_writes_only_where_its_step_does(template: dict[str, A
         }
 
     assert objects("clean", "s3:GetObject") == {"input/*", "runs/*/manifest-1.json"}
-    assert objects("clean", "s3:PutObject") == {"runs/*/step-1/*"}
-    assert objects("score", "s3:GetObject") == {"runs/*/step-1/*", "runs/*/manifest-2.json"}
-    assert objects("score", "s3:PutObject") == {"runs/*/step-2/*"}
+    assert objects("clean", "s3:PutObject") == {"runs/*/step-1-of-2/*"}
+    assert objects("score", "s3:GetObject") == {"runs/*/step-1-of-2/*", "runs/*/manifest-2.json"}
+    assert objects("score", "s3:PutObject") == {"runs/*/step-2-of-2/*"}
     listed = [
         statement["Resource"]
         for statement in statements(template, "Forscore")
