@@ -39,7 +39,7 @@ from batch_transform.steps import (
     InstanceCount,
     TransformStep,
     check_chain,
-    check_job_timeout,
+    check_timeout,
 )
 from batch_transform.uploads import Uploads
 from batch_transform.wake import WakeUps
@@ -92,6 +92,8 @@ class BatchTransform(Construct):
     :param max_attempts: runs that may try a drop before it ends as failed.
     :param job_timeout: a job that takes longer is stopped, unless its step says otherwise.
         Default: 1 day.
+    :param run_timeout: a run that takes longer, with all its steps and its waits for instances, is
+        stopped and settled as it stands. Default: none.
     :param encryption_key: encrypts all that the pipeline keeps: own buckets, tables, queues, logs,
         the functions' environment, the state machine, and the outputs and volumes of jobs that
         name no key. A bucket of yours keeps its own. Default: keys of the services.
@@ -125,6 +127,7 @@ class BatchTransform(Construct):
         max_concurrent_runs: int = 2,
         max_attempts: int = 3,
         job_timeout: Duration | None = None,
+        run_timeout: Duration | None = None,
         encryption_key: kms.IKey | None = None,
         functions_vpc: FunctionsVpc | None = None,
         monitoring: Monitoring | None = None,
@@ -146,7 +149,9 @@ class BatchTransform(Construct):
         uploads = uploads or Uploads()
         _check_counts(max_concurrent_runs=max_concurrent_runs, max_attempts=max_attempts)
         job_timeout = job_timeout or Duration.days(1)
-        check_job_timeout(job_timeout)
+        check_timeout("job_timeout", job_timeout)
+        if run_timeout is not None:
+            check_timeout("run_timeout", run_timeout)
         if index is not None:
             index.record_format(settings)
         self.pipeline_id = (
@@ -241,6 +246,7 @@ class BatchTransform(Construct):
             pipeline_id=self.pipeline_id,
             buckets=self.buckets,
             steps=self.steps,
+            run_timeout=run_timeout,
             settle=self.settle.function,
             index=self.index.function if self.index else None,
             log_retention=log_retention,

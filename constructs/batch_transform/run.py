@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from aws_cdk import Stack
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
@@ -40,6 +40,7 @@ class Run(Construct):
         pipeline_id: str,
         buckets: TransformBuckets,
         steps: Sequence[BoundStep],
+        run_timeout: Duration | None,
         settle: TransformFunction,
         index: TransformFunction | None,
         log_retention: logs.RetentionDays,
@@ -91,6 +92,7 @@ class Run(Construct):
             settle_function_arn=settle.function_arn,
             index_function_arn=None if index is None else index.function_arn,
             model_parameters=parameters,
+            run_timeout_s=None if run_timeout is None else int(run_timeout.to_seconds()),
         )
         self.state_machine = sfn.CfnStateMachine(
             self,

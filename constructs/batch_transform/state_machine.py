@@ -122,6 +122,7 @@ def run_definition(
     settle_function_arn: str,
     index_function_arn: str | None,
     model_parameters: Sequence[ModelParameter] = (),
+    run_timeout_s: int | None = None,
 ) -> dict[str, Any]:
     """Return the state machine's definition.
 
@@ -179,7 +180,7 @@ def run_definition(
         "QueryLanguage": "JSONata",
         "StartAt": "Begin",
         "States": states,
-    }
+    } | ({} if run_timeout_s is None else {"TimeoutSeconds": run_timeout_s})
 
 
 def _step(number: int, task: StepTask) -> dict[str, Any]:

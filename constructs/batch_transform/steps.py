@@ -18,6 +18,7 @@ _NAME_LENGTH = 32
 _MAX_STEPS = 9  # the number is one digit of a job's name, and each adds `.out` to a key
 _MAX_TYPES = 5
 _MAX_INSTANCES = 100
+_LINES_WARNING = "@batch-transform:stepsJoinedWithoutLines"
 _LONGEST_EXECUTION = Duration.days(365)
 
 
@@ -122,7 +123,7 @@ class TransformStep:
                 "leave out what is twice, and those that you would rather wait than use"
             )
         if self.job_timeout is not None:
-            check_job_timeout(self.job_timeout)
+            check_timeout("job_timeout", self.job_timeout)
 
     @property
     def instance_types(self) -> tuple[str, ...]:
@@ -145,14 +146,14 @@ class BoundStep:
     job_timeout: Duration
 
 
-def check_job_timeout(job_timeout: Duration) -> None:
+def check_timeout(name: str, timeout: Duration) -> None:
     """Refuse what no state machine, or no transform job, could keep to.
 
     :raises ValueError: it is shorter than a minute or longer than a year.
     """
-    if not 60 <= job_timeout.to_seconds() <= _LONGEST_EXECUTION.to_seconds():
+    if not 60 <= timeout.to_seconds() <= _LONGEST_EXECUTION.to_seconds():
         raise ValueError(
-            f"job_timeout must be 1 minute to 1 year, got {job_timeout.to_human_string()}; "
+            f"{name} must be 1 minute to 1 year, got {timeout.to_human_string()}; "
             "a transform job takes minutes only to start"
         )
 
@@ -195,7 +196,7 @@ def _check_pair(scope: Construct, before: TransformStep, after: TransformStep) -
         )
     if not lines and read.split_type is SplitType.LINE and written.split_type is not SplitType.NONE:
         Annotations.of(scope).add_warning_v2(
-            "@batch-transform:stepsJoinedWithoutLines",
+            _LINES_WARNING,
             f"step {after.name!r} splits by Line what step {before.name!r} assembles without: "
             "unless each answer ends with a newline, records run into each other; "
             "use assemble_with Line",

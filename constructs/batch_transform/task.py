@@ -19,7 +19,7 @@ from batch_transform.request import check_settings, is_jsonata, job_request
 from batch_transform.settings import TransformSettings
 from batch_transform.settle import transform_jobs_arn
 from batch_transform.state_machine import CREATE_JOB, JOB_RETRY
-from batch_transform.steps import check_job_timeout
+from batch_transform.steps import check_timeout
 
 # Behind it a job's name has a UUID and the attempt: `-`, 36 characters, `-`, 3 digits; 63 in all.
 _PREFIX_LENGTH = 22
@@ -147,7 +147,7 @@ class TransformTask(sfn.CustomState):
     ) -> None:
         settings = settings or TransformSettings.json_lines()
         job_timeout = job_timeout or Duration.days(1)
-        check_job_timeout(job_timeout)
+        check_timeout("job_timeout", job_timeout)
         _check_destination(destination, source)
         # Beside the state and not in it, because a state takes what is in it when it is made.
         job = Construct(scope, f"{construct_id}Job")

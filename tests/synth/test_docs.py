@@ -18,6 +18,7 @@ import pytest
 import yaml
 from aws_cdk import App
 from botocore import xform_name
+from botocore.validate import ParamValidator
 from typer.main import get_command
 
 from batch_transform.pipelines_file import ModelEntry, PipelineEntry, define_pipelines
@@ -113,6 +114,10 @@ def test_json_is_of_a_kind_that_there_is(block: Block) -> None:
         assert value["source"] == entry["Source"]
         assert value["detail-type"] == f"Batch Transform Run {value['detail']['outcome']}"
         assert value["detail"].keys() == entry["Detail"].keys()
+    elif "ChannelName" in value:
+        service = botocore.session.get_session().get_service_model("sagemaker")
+        report = ParamValidator().validate(value, service.shape_for("Channel"))
+        assert report.generate_report() == ""
     else:  # what the API answers; tests/examples asks it
         assert value.keys() in (LOOKUP, {"predictions", "missing"}, PROBLEM)
         assert all(found.keys() == LOOKUP for found in value.get("predictions", []))

@@ -408,7 +408,7 @@ def test_fails_when_outputs_of_any_prefix_would_be_drops(prefix: str) -> None:
             instance_type="ml.m5.large",
             input_bucket=data,
             output_bucket=data,
-            input_prefix="data/raw/" if prefix != "data/features/" else "data/",
+            uploads=Uploads(prefix="data/raw/" if prefix != "data/features/" else "data/"),
             output_prefix=prefix,
         )
 
@@ -486,6 +486,7 @@ def test_one_bucket_may_hold_both_and_different_buckets_any_prefix(
         pytest.param({"max_concurrent_runs": 0}, "leave it out", id="no slot"),
         pytest.param({"max_attempts": 0}, "leave it out", id="no attempt"),
         pytest.param({"job_timeout": Duration.seconds(5)}, "takes minutes", id="short timeout"),
+        pytest.param({"run_timeout": Duration.seconds(5)}, "run_timeout must be", id="short run"),
         pytest.param({"pipeline_id": "a" * 29}, "at most 28", id="long id"),
         pytest.param({"pipeline_id": "Churn"}, "lower-case", id="upper-case id"),
         pytest.param({"pipeline_id": "churn-"}, "inner hyphens", id="hyphen at the end"),

@@ -52,6 +52,7 @@ def template(synthesize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
             "Churn",
             pipeline_id="churn",
             job_timeout=Duration.hours(2),
+            run_timeout=Duration.hours(9),
             steps=[
                 step(
                     "clean",
@@ -83,15 +84,25 @@ def statements(template: dict[str, Any], role: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def states(template: dict[str, Any]) -> dict[str, Any]:
+def definition(template: dict[str, Any]) -> dict[str, Any]:
     (machine,) = [
         resource["Properties"]["DefinitionString"]["Fn::Join"][1]
         for resource in template["Resources"].values()
         if resource["Type"] == "AWS::StepFunctions::StateMachine"
     ]
     text = "".join(part if isinstance(part, str) else "token" for part in machine)
-    found: dict[str, Any] = json.loads(text)["States"]
+    found: dict[str, Any] = json.loads(text)
     return found
+
+
+@pytest.fixture(scope="module")
+def states(definition: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = definition["States"]
+    return found
+
+
+def test_a_run_as_a_whole_ends_in_time(definition: dict[str, Any]) -> None:
+    assert definition["TimeoutSeconds"] == 9 * 3600
 
 
 def test_each_step_is_a_job_with_its_own_model_timeout_and_name(states: dict[str, Any]) -> None:
