@@ -156,9 +156,14 @@ def _network_statements(
             resources=interfaces,
         ),
         iam.PolicyStatement(
-            # EC2 takes no resource for these, and not always one for the deletion.
+            # The call names a permission and no interface, and EC2 does not always look it up.
+            actions=["ec2:DeleteNetworkInterfacePermission"],
+            conditions={"StringEquals": {"aws:RequestedRegion": stack.region}},
+            resources=["*"],
+        ),
+        iam.PolicyStatement(
+            # EC2 takes no resource for these.
             actions=[
-                "ec2:DeleteNetworkInterfacePermission",
                 "ec2:DescribeDhcpOptions",
                 "ec2:DescribeNetworkInterfaces",
                 "ec2:DescribeSecurityGroups",

@@ -229,6 +229,12 @@ def test_no_command_stands_where_no_test_looks() -> None:
         assert [word for word in indented if word in PROGRAMS and len(word) > 1] == [], page
 
 
+def test_the_index_has_every_page() -> None:
+    index = (PROJECT / "docs" / "README.md").read_text()
+    pages = [page.name for page in (PROJECT / "docs").glob("*.md") if page.name != "README.md"]
+    assert [name for name in pages if f"]({name})" not in index] == []
+
+
 def test_every_link_of_the_documents_leads_somewhere() -> None:
     for page in PAGES:
         links = re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text())

@@ -211,10 +211,13 @@ def test_a_model_in_a_vpc_may_make_interfaces_there_and_nowhere_else(
     assert "subnet/subnet-12345672" in named
     assert "TwoModelSecurityGroup" in named
     for action in ("ec2:CreateNetworkInterfacePermission", "ec2:DeleteNetworkInterface"):
-        (permit,) = [s for s in statements if action in s["Action"] and action != s["Action"]]
+        (permit,) = [
+            s for s in statements if isinstance(s["Action"], list) and action in s["Action"]
+        ]
         assert "subnet/subnet-12345671" in str(permit["Condition"]["ArnLike"]["ec2:Subnet"])
+    (forget,) = allowing(statements, "ec2:DeleteNetworkInterfacePermission")
+    assert "aws:RequestedRegion" in forget["Condition"]["StringEquals"]
     needed = {
-        "ec2:DeleteNetworkInterfacePermission",
         "ec2:DescribeDhcpOptions",
         "ec2:DescribeNetworkInterfaces",
         "ec2:DescribeSecurityGroups",

@@ -19,6 +19,7 @@ REFERENCE: dict[str, Any] = json.loads(
 
 # Actions that know resources and yet stand beside "*", under a condition, each with its reason.
 ANY_RESOURCE = {
+    "ec2:DeleteNetworkInterfacePermission": "the call names a permission and no interface",
     "cloudwatch:PutMetricData": "knows data sets only, and the service's metrics belong to none",
 }
 

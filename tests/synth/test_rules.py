@@ -25,6 +25,11 @@ REASONS = {
         "objects under one prefix of the pipeline's own"
     ),
     r"AwsSolutions-IAM5\[Resource::.*/(customers|scores)/\*\]": "where a task reads and writes",
+    r"AwsSolutions-IAM5\[Resource::.*/claims/\*\]": "a prefix of an existing bucket",
+    r"AwsSolutions-IAM5\[Resource::.*:network-interface/\*\]": "interfaces have no name beforehand",
+    r"AwsSolutions-IAM5\[Resource::.*:ec2:[a-z0-9-]+:\*:(subnet|security-group)/.*\]": (
+        "subnets and groups of one VPC, which another account may share"
+    ),
     r"AwsSolutions-IAM5\[Resource::.*/runs/\*/manifest-\d\.json\]": "a step's input in all runs",
     r"AwsSolutions-IAM5\[Resource::.*/runs/\*/step-\d-of-\d/\*\]": "a step's outputs in all runs",
     r"AwsSolutions-IAM5\[Resource::.*:transform-job/[a-z0-9-]+-\*(-s\d-\*)?\]": (

@@ -46,3 +46,10 @@ def test_a_quoted_text_is_written_somewhere(quote: str, texts: str) -> None:
 
 def test_the_page_quotes_texts() -> None:
     assert len(QUOTES) > 20
+
+
+def test_the_page_has_every_warning() -> None:
+    roots = ("constructs/batch_transform", "src/transform_request")
+    sources = [path.read_text() for root in roots for path in (PROJECT / root).glob("*.py")]
+    given = {name for text in sources for name in re.findall(r'"(@batch-transform:\w+)"', text)}
+    assert {*re.findall(r"^\| `(@batch-transform:\w+)` \|", PAGE.read_text(), re.M)} == given
