@@ -1,7 +1,7 @@
 """When waiting drops become a batch."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from transform_lambdas import clock
@@ -10,10 +10,32 @@ from transform_lambdas.drops import Drop
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A drop in the queue, and since when it waits."""
+    """A drop in the queue.
+
+    :ivar since: when it began to wait.
+    :ivar group: with whom it is to be tried, apart from all others; see `halves`.
+    :ivar first_returned_at: when a run first gave it back, if one did.
+    """
 
     drop: Drop
     since: str
+    group: str = ""
+    first_returned_at: str = ""
+
+
+def generation(group: str) -> int:
+    """Return how often the batch that a group comes from was halved."""
+    return int(group.partition("#")[0]) if group else 0
+
+
+def halves(run_id: str, keys: Sequence[str], *, of: int) -> dict[str, str]:
+    """Return the group in which each key is tried again; asked twice, it says the same.
+
+    :param keys: what a run has left without output, in an order that does not change.
+    :param of: the generation of that run.
+    """
+    middle = (len(keys) + 1) // 2
+    return {key: f"{of + 1:02}#{run_id}{'ab'[rank >= middle]}" for rank, key in enumerate(keys)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +72,20 @@ class BatchPolicy:
         since = min((entry.since for entry in taken.values()), default=None)
         return Batch(tuple(entry.drop for entry in taken.values()), total, since, full)
 
+    def cut_apart(self, waiting: Iterable[Waiting]) -> "Batch":
+        """Take a group that is to be tried apart from all others; it is due now.
+
+        The larger groups come first: if both halves of a batch have run before a quarter does, one
+        bad drop cannot make it look as if the model were broken.
+
+        :param waiting: at least one.
+        """
+        entries = sorted(waiting, key=lambda entry: (generation(entry.group), entry.since))
+        first = entries[0].group
+        group = [entry for entry in entries if entry.group == first]
+        returned_at = max(entry.first_returned_at for entry in group)
+        return replace(self.cut(group), full=True, returned_at=returned_at)
+
     def wait_left_s(self, batch: "Batch", *, now: datetime, marked_at: str | None) -> float:
         """Return 0 when the batch is due, else the seconds until it will be."""
         if batch.since is None:
@@ -65,6 +101,7 @@ class Batch:
     """The drops that one run is to score.
 
     :ivar since: when its oldest drop began to wait; `None` when there is none.
+    :ivar returned_at: when a run first gave one of them back, if they are to be tried apart.
     :ivar full: whether a limit other than time was reached.
     """
 
@@ -72,3 +109,4 @@ class Batch:
     size_bytes: int
     since: str | None
     full: bool
+    returned_at: str | None = None

@@ -17,7 +17,7 @@ from typing import Any
 import boto3
 
 from transform_lambdas import clock, metrics
-from transform_lambdas.batches import Batch, BatchPolicy
+from transform_lambdas.batches import Batch, BatchPolicy, Waiting
 from transform_lambdas.clock import Clock, utc_now
 from transform_lambdas.executions import ENDED, Executions
 from transform_lambdas.ledger import CLAIMED, CLAIMING, CLOSED, SETTLED, Ledger, Run
@@ -66,12 +66,19 @@ class Dispatcher:
         started: list[str] = []
         tried: set[tuple[str, str]] = set()
         while True:
-            waiting = self._ledger.waiting()
+            waiting, apart = self._ledger.waiting(), self._ledger.waiting_apart()
             # The index still shows for a moment what was just claimed.
-            fresh = (entry for entry in waiting if (entry.drop.key, entry.drop.order) not in tried)
-            batch = self._policy.cut(fresh)
+            batch = self._policy.cut(entry for entry in waiting if _name(entry) not in tried)
+            retries = [entry for entry in apart if _name(entry) not in tried]
+            probes = False
+            if retries:
+                again = self._policy.cut_apart(retries)
+                # Until the model is known to work, what may be its fault is tried run by run.
+                unproven = self._ledger.proven_at() <= (again.returned_at or "")
+                if not unproven or self._ledger.may_probe():
+                    batch, probes = again, unproven
             if not tried:
-                self._report(batch, waiting=waiting.seen)
+                self._report(batch, waiting=waiting.seen + apart.seen)
             if batch.since is None:
                 return started
             wait_s = self._policy.wait_left_s(
@@ -86,7 +93,7 @@ class Dispatcher:
                 self._wake_queue.wake()
                 return started
             tried.update((drop.key, drop.order) for drop in batch.drops)
-            run = self._open(batch)
+            run = self._open(batch, probes=probes)
             if run is None:
                 return started  # no slot: the run that frees one wakes us; or another one gathers
             if self._take_on(run):
@@ -133,7 +140,7 @@ class Dispatcher:
             if self._ledger.begin_finish(run, execution):
                 self._start_as(run, execution)
 
-    def _open(self, batch: Batch) -> Run | None:
+    def _open(self, batch: Batch, *, probes: bool) -> Run | None:
         slot = self._ledger.free_slot(self._slots)
         if slot is None:
             return None
@@ -141,7 +148,11 @@ class Dispatcher:
         run_id = f"{self._pipeline_id}-{moment}-{secrets.token_hex(3)}"
         self._files.write_plan(run_id, batch.drops)
         opened = self._ledger.open_run(
-            run_id, slot=slot, drops=len(batch.drops), look_again_s=_LOOK_AGAIN_S
+            run_id,
+            slot=slot,
+            drops=len(batch.drops),
+            look_again_s=_LOOK_AGAIN_S,
+            probes=probes,
         )
         # Not opened: another dispatch is at it this moment, and goes on with what waits.
         return self._ledger.run(run_id) if opened else None
@@ -178,6 +189,10 @@ class Dispatcher:
     def _start(self, run_id: str, *, drops: int, size_bytes: int) -> None:
         begin = step_input(run_id, 1, objects=drops, size_bytes=size_bytes)
         self._executions.start(run_id, begin)
+
+
+def _name(entry: Waiting) -> tuple[str, str]:
+    return entry.drop.key, entry.drop.order
 
 
 def run_of(message: Mapping[str, Any]) -> str | None:

@@ -7,9 +7,12 @@
     slot           <number>       the permit to have a run in flight, and the run that has it
     gathering      gathering      the one run that is claiming, so that a batch stays whole
     marker         marker         when the last marker object arrived
+    probe          probe          the one run that tries whether the model works at all
+    proof          proof          when the model has last made an output
 
 The sparse index `queue` holds what somebody has to look at, oldest first: waiting drops
-(`queue` = waiting#<shard>, `due` = since when) and runs that are not closed
+(`queue` = waiting#<shard>, or `apart` for those that are tried in a group of their own, `due` =
+since when) and runs that are not closed
 (`queue` = open, `due` = when to look at them next).
 
 Every change of a status is conditional, so each method may run twice, late, or beside itself.
@@ -39,6 +42,9 @@ _BATCH_GET_LIMIT = 100
 _VERSIONS_AT_ONCE = 10  # of a key: more than one or two seldom wait
 
 _GATHERING = {"pk": "gathering", "sk": "gathering"}
+_PROBE = {"pk": "probe", "sk": "probe"}
+_PROOF = {"pk": "proof", "sk": "proof"}
+_APART = "apart"
 
 WAITING, CLAIMED, DONE, FAILED, SUPERSEDED = "waiting", "claimed", "done", "failed", "superseded"
 CLAIMING, RUNNING, SETTLED, CLOSED = "claiming", "running", "settled", "closed"
@@ -56,6 +62,8 @@ class Run:
     finishes: int
     drops: int
     size_bytes: int
+    opened_at: str
+    probes: bool
     result: Mapping[str, Any] | None
 
     @classmethod
@@ -70,6 +78,8 @@ class Run:
             finishes=int(item.get("finishes", 0)),
             drops=int(item.get("drops", 0)),
             size_bytes=int(item.get("size_bytes", 0)),
+            opened_at=item["opened_at"],
+            probes=item.get("probes", False),
             result=_plain(item["result"]) if "result" in item else None,
         )
 
@@ -82,6 +92,8 @@ class Entry:
     status: str
     attempts: int
     run_id: str
+    group: str
+    first_returned_at: str | None
 
 
 class WaitingDrops:
@@ -103,7 +115,12 @@ class WaitingDrops:
         for page in pages:
             self.seen += len(page)
             for item in page:
-                yield Waiting(_drop_of(item), item["due"])
+                yield Waiting(
+                    _drop_of(item),
+                    item["due"],
+                    item.get("tried_with", ""),
+                    item.get("first_returned_at", ""),
+                )
 
 
 class Ledger:
@@ -196,7 +213,11 @@ class Ledger:
 
     def waiting(self) -> WaitingDrops:
         """Return what waits. The index lags: a claim may find less than this shows."""
-        return WaitingDrops(self._waiting_of(shard) for shard in range(_SHARDS))
+        return WaitingDrops(self._queued(f"{WAITING}#{shard}") for shard in range(_SHARDS))
+
+    def waiting_apart(self) -> WaitingDrops:
+        """Return what waits to be tried with its group alone."""
+        return WaitingDrops([self._queued(_APART)])
 
     def taken_slots(self) -> set[int]:
         """Return the numbers of the slots that runs have."""
@@ -213,13 +234,29 @@ class Ledger:
             return None  # Also of numbers from before the limit was lowered.
         return next((number for number in range(slots) if number not in taken), None)
 
-    def open_run(self, run_id: str, *, slot: int, drops: int, look_again_s: float) -> bool:
+    def may_probe(self) -> bool:
+        """Whether no run is in flight that tries whether the model works at all."""
+        item = self._item(_PROBE)
+        return not (item and "run_id" in item)
+
+    def open_run(
+        self, run_id: str, *, slot: int, drops: int, look_again_s: float, probes: bool = False
+    ) -> bool:
         """Write a run down, take its slot and let it gather; return whether it was done.
 
         It is not when the slot was taken meanwhile, or while another run gathers.
+
+        :param probes: it tries whether the model works at all; one run does at a time.
         """
+        probe = self._update(
+            _PROBE,
+            "SET run_id = :run",
+            condition="attribute_not_exists(run_id)",
+            values={":run": run_id},
+        )
         return not self._transact(
             [
+                *([probe] if probes else []),
                 self._put(
                     {
                         **_run_key(run_id),
@@ -227,6 +264,7 @@ class Ledger:
                         "run_status": CLAIMING,
                         "slot": slot,
                         "drops": drops,
+                        "probes": probes,
                         "opened_at": clock.to_text(self._now()),
                         "queue": "open",
                         "due": self._later(look_again_s),
@@ -326,6 +364,7 @@ class Ledger:
                 ),
                 self._release(_slot_key(run.slot), run.run_id),
                 self._release(_GATHERING, run.run_id),
+                *([self._release(_PROBE, run.run_id)] if run.probes else []),
             ]
         )
 
@@ -436,18 +475,43 @@ class Ledger:
             {":to": SUPERSEDED, ":reason": reason},
         )
 
-    def give_back(self, run_id: str, drop: Drop, *, reason: str) -> bool:
-        """The drop waits again, unless a newer version of its key has arrived meanwhile."""
+    def give_back(self, run_id: str, drop: Drop, *, reason: str, ages: bool, group: str) -> bool:
+        """The drop waits again, unless a newer version of its key has arrived meanwhile.
+
+        :param ages: the run counts as one of its attempts.
+        :param group: with whom it is to be tried; empty: with whatever waits.
+        """
         given = self._settle_drop(
             run_id,
             drop,
-            "SET drop_status = :to, reason = :reason, attempts = attempts + :one, "
-            "queue = :queue, due = :now",
-            {":to": WAITING, ":reason": reason, ":queue": _waiting_queue(drop.key)},
+            "SET drop_status = :to, reason = :reason, attempts = attempts + :one, queue = :queue, "
+            "due = :now, tried_with = :group, "
+            "first_returned_at = if_not_exists(first_returned_at, :now)",
+            {
+                ":to": WAITING,
+                ":reason": reason,
+                ":one": int(ages),
+                ":queue": _APART if group else _waiting_queue(drop.key),
+                ":group": group,
+            },
         )
         if given:
             self.supersede(drop)
         return given
+
+    def prove(self) -> None:
+        """Note that the model has just made an output."""
+        self._change(
+            _PROOF,
+            "SET proven_at = :now",
+            condition="attribute_not_exists(proven_at) OR proven_at < :now",
+            values={":now": clock.to_text(self._now())},
+        )
+
+    def proven_at(self) -> str:
+        """Return when the model has last made an output; empty if it never has."""
+        item = self._item(_PROOF)
+        return item["proven_at"] if item else ""
 
     def settle_run(self, run: Run, result: Mapping[str, Any]) -> bool:
         """Write the run's result down and free its slot; return whether this call did so."""
@@ -467,6 +531,7 @@ class Ledger:
                     names={"#result": "result"},
                 ),
                 self._release(_slot_key(run.slot), run.run_id),
+                *([self._release(_PROBE, run.run_id)] if run.probes else []),
             ]
         )
 
@@ -615,8 +680,8 @@ class Ledger:
                 return
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
-    def _waiting_of(self, shard: int) -> Iterator[list[dict[str, Any]]]:
-        condition = Key("queue").eq(f"{WAITING}#{shard}")
+    def _queued(self, queue: str) -> Iterator[list[dict[str, Any]]]:
+        condition = Key("queue").eq(queue)
         return self._pages(IndexName=QUEUE_INDEX, KeyConditionExpression=condition)
 
     def _batch_get(self, keys: list[dict[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -680,6 +745,8 @@ def _entry_of(item: Mapping[str, Any], drop: Drop) -> Entry:
         status=item["drop_status"],
         attempts=int(item["attempts"]),
         run_id=item.get("run_id", ""),
+        group=item.get("tried_with", ""),
+        first_returned_at=item.get("first_returned_at"),
     )
 
 

@@ -14,13 +14,14 @@ import boto3
 from botocore.config import Config
 
 from transform_lambdas import index_work, metrics
+from transform_lambdas.batches import generation, halves
 from transform_lambdas.errors import UnknownRun
 from transform_lambdas.index_work import Output
 from transform_lambdas.inputs import Inputs
 from transform_lambdas.ledger import CLAIMED, DONE, FAILED, SUPERSEDED, Entry, Ledger, Run
-from transform_lambdas.outcomes import Missing, explain, run_outcome
+from transform_lambdas.outcomes import NAME_IN_USE, Missing, explain, judge, run_outcome
 from transform_lambdas.run_files import RunFiles, Step, step_input
-from transform_lambdas.transform_jobs import UNFINISHED, Job, TransformJobs
+from transform_lambdas.transform_jobs import UNFINISHED, Job, TransformJobs, refusal
 from transform_lambdas.wake_queue import WakeQueue
 
 _AT_ONCE = 16  # calls to S3 and DynamoDB, each on a connection of its own
@@ -77,8 +78,10 @@ class Settlement:
         unfinished = [job for job in jobs if job.status in UNFINISHED]
         if unfinished:
             # The execution has died or given up, its job has not: no drop of it may start anew yet.
-            for job in unfinished:
-                self._jobs.stop(job)
+            # A name that is in use is that of an earlier call of ours, whose answer was lost.
+            if not any(mark in refusal(told) for mark in NAME_IN_USE.marks):
+                for job in unfinished:
+                    self._jobs.stop(job)
             return {**told, "status": "JobStillRuns"}
         for step in self._steps[:-1]:
             sizes = (
@@ -110,6 +113,15 @@ class Settlement:
         ]
         missing = {entry.drop.key for entry in claimed if entry.drop.key not in sizes}
         why_missing = self._explain(run_id, missing, jobs, told)
+        groups = halves(
+            run_id,
+            [drop.key for drop in drops if drop.key not in sizes],
+            of=max((generation(entry.group) for entry in claimed), default=0),
+        )
+        works = bool(sizes)
+        if works:
+            self._ledger.prove()
+        proven_at = self._ledger.proven_at() if missing else ""
 
         def settle_one(entry: Entry) -> tuple[str, str] | None:
             key = entry.drop.key
@@ -123,14 +135,23 @@ class Settlement:
                 self._ledger.finish_drop(run_id, entry.drop, output=prediction)
                 return None
             why = why_missing[key]
-            tries = entry.attempts + 1
-            if not why.may_pass:
-                self._ledger.fail_drop(run_id, entry.drop, reason=why.reason)
-            elif tries >= self._max_attempts:
-                reason = f"{why.reason} (given up after {tries} runs)"
-                self._ledger.fail_drop(run_id, entry.drop, reason=reason)
+            verdict = judge(
+                why,
+                attempts=entry.attempts,
+                max_attempts=self._max_attempts,
+                alone=run.drops == 1,
+                proven=works or proven_at > (entry.first_returned_at or run.opened_at),
+            )
+            if verdict.fails is not None:
+                self._ledger.fail_drop(run_id, entry.drop, reason=verdict.fails)
             else:
-                self._ledger.give_back(run_id, entry.drop, reason=why.reason)
+                self._ledger.give_back(
+                    run_id,
+                    entry.drop,
+                    reason=why.reason,
+                    ages=verdict.ages,
+                    group=groups[key] if why.kind.apart else entry.group,
+                )
             return key, why.reason
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:

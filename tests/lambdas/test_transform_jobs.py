@@ -6,7 +6,8 @@ from typing import Any
 import boto3
 import pytest
 
-from transform_lambdas.outcomes import explain
+from transform_lambdas import outcomes
+from transform_lambdas.outcomes import Kind, explain
 from transform_lambdas.transform_jobs import Job, TransformJobs, read_complaints
 
 GROUP = "/aws/sagemaker/TransformJobs"
@@ -110,15 +111,17 @@ def test_no_log_at_all_is_no_complaint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "complaint", "error", "reason", "may_pass"),
+    ("jobs", "complaint", "error", "reason", "kind"),
     [
-        pytest.param([], None, {}, "the run ended before", True, id="died before its job"),
+        pytest.param(
+            [], None, {}, "the run ended before", outcomes.NOT_CREATED, id="died before its job"
+        ),
         pytest.param(
             [],
             None,
             {"error": "SageMaker.ResourceLimitExceededException", "cause": "limit"},
             "ResourceLimitExceededException: limit",
-            True,
+            outcomes.LIMIT,
             id="a quota",
         ),
         pytest.param(
@@ -126,7 +129,7 @@ def test_no_log_at_all_is_no_complaint() -> None:
             None,
             {"error": "SageMaker.AmazonSageMakerException", "cause": "ValidationException"},
             "no transform job could be created",
-            False,
+            outcomes.REFUSED,
             id="a refusal",
         ),
         pytest.param(
@@ -137,7 +140,7 @@ def test_no_log_at_all_is_no_complaint() -> None:
                 "cause": 'Could not find model "m-1". (Error Code: ValidationException)',
             },
             'Could not find model "m-1"',
-            True,
+            outcomes.MODEL_GONE,
             id="a model that a deployment replaced",
         ),
         pytest.param(
@@ -149,19 +152,26 @@ def test_no_log_at_all_is_no_complaint() -> None:
                 "(Error Code: AccessDeniedException)",
             },
             "not authorized to perform",
-            True,
+            outcomes.NOT_CREATED,
             id="a permission that a deployment moved to the next model",
         ),
-        pytest.param([Job("j", "Stopped", "")], None, {}, "job j was stopped", True, id="stopped"),
         pytest.param(
-            [Job("j", "Completed", "")], None, {}, "without an output", True, id="deleted object"
+            [Job("j", "Stopped", "")], None, {}, "job j was stopped", outcomes.STOPPED, id="stopped"
+        ),
+        pytest.param(
+            [Job("j", "Completed", "")],
+            None,
+            {},
+            "without an output",
+            outcomes.MODEL,
+            id="deleted object",
         ),
         pytest.param(
             [Job("j", "Failed", "InternalServerError: We encountered an internal error.")],
             None,
             {},
             "job j failed: InternalServerError",
-            True,
+            outcomes.MODEL,
             id="the service's fault",
         ),
         pytest.param(
@@ -169,7 +179,7 @@ def test_no_log_at_all_is_no_complaint() -> None:
             "ClientError: 400 no",
             {},
             "k: ClientError: 400 no",
-            False,
+            outcomes.BAD_DATA,
             id="the data's fault",
         ),
         pytest.param(
@@ -177,7 +187,7 @@ def test_no_log_at_all_is_no_complaint() -> None:
             "Unable to get response from algorithm",
             {},
             "k: Unable to get response",
-            True,
+            outcomes.MODEL,
             id="the model's fault",
         ),
         pytest.param(
@@ -186,17 +196,17 @@ def test_no_log_at_all_is_no_complaint() -> None:
             "botocore.exceptions.ClientError: An error occurred (ThrottlingException)",
             {},
             "k: Bad HTTP status",
-            True,
+            outcomes.MODEL,
             id="a model whose own call to AWS failed",
         ),
     ],
 )
 def test_a_missing_output_is_explained(
-    jobs: list[Job], complaint: str | None, error: dict[str, str], reason: str, may_pass: bool
+    jobs: list[Job], complaint: str | None, error: dict[str, str], reason: str, kind: Kind
 ) -> None:
     missing = explain("k", jobs=jobs, complaint=complaint, error=error)
     assert reason in missing.reason
-    assert missing.may_pass is may_pass
+    assert missing.kind is kind
 
 
 def test_a_long_reason_is_cut() -> None:

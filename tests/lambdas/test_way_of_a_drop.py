@@ -55,7 +55,7 @@ def test_a_drop_that_a_broken_model_misses_waits_again_and_fails_in_the_end(worl
         world.execution_ended(run_id)
 
     assert world.statuses() == {"input/a.csv": "failed"}
-    assert "algorithm: 500 (given up after 3 runs)" in world.reason(drop)
+    assert "algorithm: 500 (given up after 3 attempts)" in world.reason(drop)
     world.pass_time(60)
     assert world.dispatch() == []
 
@@ -432,3 +432,87 @@ def test_a_dead_run_is_not_settled_while_a_job_of_its_second_step_still_runs(
 
     assert result == {"run_id": run_id, "finish": True, "status": "JobStillRuns"}
     assert world.jobs.stopped == [f"{run_id}-s2-1000"]
+
+
+def test_what_a_job_that_failed_as_a_whole_has_left_is_tried_in_halves(world: World) -> None:
+    for name in "abcd":
+        world.drop(f"input/{name}.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.jobs.jobs[run_id] = [Job(f"{run_id}-s1-0", "Failed", "AlgorithmError: it died")]
+
+    world.settlement.settle({"run_id": run_id, "step": 1})
+    (first,) = world.dispatch()  # one at a time, for nothing shows that the model works
+    assert world.statuses() == {
+        "input/a.csv": "claimed",
+        "input/b.csv": "claimed",
+        "input/c.csv": "waiting",
+        "input/d.csv": "waiting",
+    }
+    world.execute(first)
+    (second,) = world.dispatch()
+    world.execute(second)
+
+    assert set(world.statuses().values()) == {"done"}
+
+
+def test_fresh_drops_do_not_wait_for_those_that_are_tried_apart(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(max_wait_s=0)
+    for name in "ab":
+        world.drop(f"input/{name}.csv")
+    (run_id,) = world.dispatch()
+    world.jobs.jobs[run_id] = [Job(f"{run_id}-s1-0", "Failed", "AlgorithmError: it died")]
+    world.settlement.settle({"run_id": run_id, "step": 1})
+    world.drop("input/c.csv")
+
+    assert len(world.dispatch()) == 2
+    assert world.statuses() == {
+        "input/a.csv": "claimed",
+        "input/b.csv": "waiting",
+        "input/c.csv": "claimed",
+    }
+
+
+def test_a_quota_does_not_age_a_drop(world: World) -> None:
+    drop = world.drop("input/a.csv")
+    limit = {"error": "SageMaker.ResourceLimitExceededException", "cause": "quota"}
+    for _ in range(world.attempts + 2):
+        world.pass_time(60)
+        (run_id,) = world.dispatch()
+        world.settlement.settle({"run_id": run_id, "step": 1, **limit})
+        world.execution_ended(run_id)
+
+    assert world.statuses() == {"input/a.csv": "waiting"}
+    assert "ResourceLimitExceeded" in world.reason(drop)
+
+
+def test_a_model_that_does_not_answer_pings_is_not_tried_again(world: World) -> None:
+    drop = world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.jobs.jobs[run_id] = [
+        Job(f"{run_id}-s1-0", "Failed", "AlgorithmError: Model container failed to respond to ping")
+    ]
+
+    world.settlement.settle({"run_id": run_id, "step": 1})
+
+    assert world.statuses() == {"input/a.csv": "failed"}
+    assert "failed to respond to ping" in world.reason(drop)
+
+
+def test_a_job_whose_name_is_in_use_is_ours_and_is_waited_for(world: World) -> None:
+    world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.jobs.jobs[run_id] = [Job(f"{run_id}-s1-0", "InProgress", "")]
+    in_use = {"error": "SageMaker.ResourceInUseException", "cause": "Job name must be unique"}
+
+    told = world.settlement.settle({"run_id": run_id, "step": 1, **in_use})
+
+    assert told["status"] == "JobStillRuns"
+    assert world.jobs.stopped == []
+    world.do_job(run_id, world.executions.started[run_id])
+    world.jobs.jobs[run_id] = world.jobs.jobs[run_id][:1]
+    assert world.settlement.settle(told)["outcome"] == "Completed"

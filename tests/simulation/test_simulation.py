@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from math import log2
 from typing import Any
 
 import pytest
@@ -13,6 +15,19 @@ from tests.simulation.world import Broken, Plan, World, simulated
 
 SEEDS, GROUPS = 2000, 4
 FOUND_WITHIN = 100
+CALM = Plan(
+    faults=Faults(),
+    uploads=3,
+    keys=10**9,
+    steps=1,
+    slots=1,
+    max_attempts=3,
+    max_objects=100,
+    poison=0,
+    killer=None,
+    quota=5,
+    trouble_s=60,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +36,10 @@ def without_threads_and_logs() -> Iterator[None]:
     with simulated():
         yield
     logging.disable(logging.NOTSET)
+
+
+def drops(world: World) -> list[dict[str, Any]]:
+    return [item for item in world.ledger_table.items.values() if "drop_status" in item]
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
@@ -50,12 +69,12 @@ def test_what_is_planned_to_go_wrong_does() -> None:
     for seed in range(60):
         world = World(seed)
         world.run()
-        statuses |= {item.get("drop_status", "") for item in world.ledger_table.items.values()}
+        statuses |= {drop["drop_status"] for drop in drops(world)}
         jobs |= {job.status for job in world.sagemaker.jobs.values()}
         executions |= {each.status for each in world.states.executions.values()}
         finished += sum("-f" in name for name in world.states.executions)
 
-    assert statuses == {"", "done", "failed", "superseded"}
+    assert statuses == {"done", "failed", "superseded"}
     assert jobs >= {"Completed", "Failed", "Stopped"}
     assert executions == {"SUCCEEDED", "FAILED", "ABORTED"}
     assert finished > 10
@@ -99,18 +118,7 @@ def test_a_function_that_dies_at_any_call_loses_nothing_and_scores_nothing_twice
     steps: int, after: bool
 ) -> None:
     """The heart of the product: every call to AWS is once the last that its caller makes."""
-    plan = Plan(
-        faults=Faults(),
-        uploads=3,
-        keys=100,
-        steps=steps,
-        slots=1,
-        max_attempts=3,
-        max_objects=100,
-        poison=0.4,
-        quota=5,
-        trouble_s=60,
-    )
+    plan = replace(CALM, steps=steps, poison=0.4)
     dies_at = 0
     while True:
         dies_at += 1
@@ -120,8 +128,33 @@ def test_a_function_that_dies_at_any_call_loses_nothing_and_scores_nothing_twice
             world.run()
         except Broken as problem:
             pytest.fail(f"{problem}; died at call {dies_at}")
-        drops = [item for item in world.ledger_table.items.values() if "drop_status" in item]
-        assert sorted(drop["drop_status"] for drop in drops) == ["done", "done", "failed"]
-        assert {drop["attempts"] for drop in drops} == {1}, f"died at call {dies_at}"
+        assert sorted(drop["drop_status"] for drop in drops(world)) == ["done", "done", "failed"]
+        assert {drop["attempts"] for drop in drops(world)} == {1}, f"died at call {dies_at}"
         if world.account.calls < dies_at:
             return  # the whole way takes fewer calls: each has been the last one once
+
+
+@pytest.mark.parametrize("max_attempts", [2, 3])
+@pytest.mark.parametrize("killer", range(0, 64, 7))
+def test_an_object_that_kills_the_model_server_takes_no_other_one_down(
+    killer: int, max_attempts: int
+) -> None:
+    uploads = 64
+    plan = replace(CALM, uploads=uploads, max_attempts=max_attempts, killer=killer, slots=2)
+    world = World(killer, plan)
+
+    world.run()
+
+    statuses = sorted(drop["drop_status"] for drop in drops(world))
+    assert statuses == ["done"] * (uploads - 1) + ["failed"]
+    # The batch, two halves of it and of each bad half, and the attempts of the one that is left.
+    assert len(world.sagemaker.jobs) <= 2 * log2(uploads) + max_attempts + 1
+
+
+def test_a_model_that_never_works_costs_a_batch_seven_jobs() -> None:
+    world = World(1, replace(CALM, uploads=64, model_works=False, slots=2))
+
+    world.run()
+
+    assert {drop["drop_status"] for drop in drops(world)} == {"failed"}
+    assert len(world.sagemaker.jobs) == 1 + 2 + 4

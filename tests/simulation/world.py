@@ -66,9 +66,11 @@ class Plan:
     max_attempts: int
     max_objects: int
     poison: float  # of the objects, refused by the model
+    killer: int | None  # the upload whose object ends the model server
     quota: int  # of jobs, while the trouble lasts; at least 1 after it
     trouble_s: float
     untold: float = 0.0  # of the uploads, of which no event tells: a backfill has to find them
+    model_works: bool = True
 
     @classmethod
     def of(cls, scheduler: Scheduler) -> "Plan":
@@ -99,6 +101,7 @@ class Plan:
             max_attempts=random.randint(1, 3),
             max_objects=random.choice((1, 3, 100)),
             poison=random.choice((0.0, 0.0, 0.3)),
+            killer=random.choice((None, None, 0)),
             quota=random.choice((0, 1, 5, 5)),
             trouble_s=random.uniform(600, 2 * _HOUR_S),
             untold=random.choice((0.0, 0.0, 0.3, 1.0)),
@@ -196,6 +199,8 @@ class World:
             at_s = self._random.choice((0.0, self._random.uniform(0, self.plan.trouble_s)))
             key = f"input/{self._random.randrange(self.plan.keys)}.csv"
             word = "bad" if self._random.random() < self.plan.poison else "good"
+            if number == self.plan.killer:
+                word = "kills"
             body = f"id-{key}-{number},{word}\n".encode()
             self.scheduler.after(at_s, partial(self._upload, key, body))
         self._every_minute()
@@ -434,7 +439,7 @@ class World:
         """Do as a transform job does: an output for each object that the model does not refuse."""
         self.scheduler.pause(self._random.uniform(60, 400))
         bucket, keys = self._read_manifest(job)
-        fails_after = len(keys)
+        fails_after = len(keys) if self.plan.model_works else 0
         if self.account.likely(self.account.faults.job_fails):
             fails_after = self._random.randrange(len(keys) + 1)
         for number, (key, name) in enumerate(keys):
@@ -444,6 +449,9 @@ class World:
             version = self.s3.current(bucket, key)
             assert version is not None
             self.scheduler.pause(self._random.uniform(1, 60))
+            if b"kills" in version.body:
+                fails_after = number
+                break
             if b"bad" in version.body:
                 job.log += [f"2026:[sagemaker logs]: {bucket}/{key}: ClientError: 400 bad row"]
                 continue
