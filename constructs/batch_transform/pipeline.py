@@ -89,7 +89,8 @@ class BatchTransform(Construct):
     :param output_prefix: where the last step's outputs appear in the output bucket; ends with `/`.
         Name it after what they are when they are no predictions, such as `features/`.
     :param max_concurrent_runs: transform jobs in flight; mind the account's quota.
-    :param max_attempts: runs that may try a drop before it ends as failed.
+    :param max_attempts: at scoring a drop before it ends as failed. What counts as one, the page
+        `docs/operating.md` says.
     :param job_timeout: a job that takes longer is stopped, unless its step says otherwise.
         Default: 1 day.
     :param run_timeout: a run that takes longer, with all its steps and its waits for instances, is

@@ -91,7 +91,10 @@ def explain(
         return _missing(f"{subject}: no transform job could be created: {why}", kind)
     job = jobs[0]
     if job.status == "Completed":
-        kind, why = MODEL, "ended without an output for it; was the object deleted while it ran?"
+        kind, why = (
+            MODEL,
+            "ended without an output for it; was the object deleted while the job ran?",
+        )
     elif job.status == "Stopped":
         timed_out = error.get("error") in TIMED_OUT.marks
         kind, why = (TIMED_OUT, "took too long") if timed_out else (STOPPED, "was stopped")
