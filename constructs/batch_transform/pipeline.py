@@ -212,6 +212,7 @@ class BatchTransform(Construct):
             pipeline_id=self.pipeline_id,
             buckets=self.buckets,
             ledger=self.ledger,
+            uploads=self.intake.queue,
             wake_ups=self.wake_ups,
             steps=[step.name for step in self.steps],
             max_attempts=max_attempts,

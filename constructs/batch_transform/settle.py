@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from aws_cdk import ArnFormat, Duration, Size, Stack
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from batch_transform.buckets import REPORTS, RUNS, TransformBuckets
@@ -37,6 +38,7 @@ class Settle(Construct):
         pipeline_id: str,
         buckets: TransformBuckets,
         ledger: Ledger,
+        uploads: sqs.IQueue,
         wake_ups: WakeUps,
         steps: Sequence[str],
         max_attempts: int,
@@ -66,6 +68,7 @@ class Settle(Construct):
                 "INPUT_BUCKET": buckets.input.bucket_name,
                 "OUTPUT_BUCKET": output.bucket_name,
                 "OUTPUT_PREFIX": buckets.output_prefix,
+                "INTAKE_QUEUE_URL": uploads.queue_url,
                 "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
                 "STEPS": ",".join(steps),
                 "MAX_ATTEMPTS": str(max_attempts),
@@ -113,6 +116,7 @@ class Settle(Construct):
                     actions=["logs:DescribeLogStreams", "logs:FilterLogEvents"],
                     resources=transform_logs_arns,
                 ),
+                *send_to(uploads),
                 *send_to(wake_ups.queue),
             ],
             memory=Size.mebibytes(1024),

@@ -18,6 +18,7 @@ from transform_lambdas.batches import generation, halves
 from transform_lambdas.errors import UnknownRun
 from transform_lambdas.index_work import Output
 from transform_lambdas.inputs import Inputs
+from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.ledger import CLAIMED, DONE, FAILED, SUPERSEDED, Entry, Ledger, Run
 from transform_lambdas.outcomes import NAME_IN_USE, Missing, explain, judge, run_outcome
 from transform_lambdas.run_files import RunFiles, Step, step_input
@@ -40,6 +41,7 @@ class Settlement:
         ledger: Ledger,
         files: RunFiles,
         inputs: Inputs,
+        intake_queue: IntakeQueue,
         jobs: TransformJobs,
         wake_queue: WakeQueue,
         output_prefix: str,
@@ -51,6 +53,7 @@ class Settlement:
         self._ledger = ledger
         self._files = files
         self._inputs = inputs
+        self._intake_queue = intake_queue
         self._jobs = jobs
         self._wake_queue = wake_queue
         self._output_prefix = output_prefix
@@ -126,6 +129,10 @@ class Settlement:
         def settle_one(entry: Entry) -> tuple[str, str] | None:
             key = entry.drop.key
             if self._inputs.is_overtaken(entry.drop):
+                newest = self._ledger.newest(key)
+                if newest is None or newest.drop == entry.drop or newest.status == SUPERSEDED:
+                    # Nobody has told of the version that is there, or it was taken for an older.
+                    self._intake_queue.look_for(key)
                 self._ledger.overtake(run_id, entry.drop)
                 return None
             if key in sizes:
@@ -254,7 +261,7 @@ def _settlement() -> Settlement:
     environment = os.environ
     config = Config(max_pool_connections=_AT_ONCE)
     table = boto3.resource("dynamodb", config=config).Table(environment["LEDGER_TABLE"])
-    s3 = boto3.client("s3", config=config)
+    s3, sqs = boto3.client("s3", config=config), boto3.client("sqs", config=config)
     return Settlement(
         pipeline_id=environment["PIPELINE_ID"],
         ledger=Ledger(table),
@@ -265,7 +272,8 @@ def _settlement() -> Settlement:
             boto3.client("logs"),
             log_group=environment["TRANSFORM_LOG_GROUP"],
         ),
-        wake_queue=WakeQueue(boto3.client("sqs"), environment["WAKE_QUEUE_URL"]),
+        intake_queue=IntakeQueue(sqs, environment["INTAKE_QUEUE_URL"]),
+        wake_queue=WakeQueue(sqs, environment["WAKE_QUEUE_URL"]),
         output_prefix=environment["OUTPUT_PREFIX"],
         steps=environment["STEPS"].split(","),
         max_attempts=int(environment["MAX_ATTEMPTS"]),

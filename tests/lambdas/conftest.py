@@ -20,6 +20,7 @@ from transform_lambdas.dispatch import Dispatcher, run_of
 from transform_lambdas.drops import Drop
 from transform_lambdas.index import Indexer
 from transform_lambdas.inputs import Inputs
+from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.intake import Intake, Receiver
 from transform_lambdas.ledger import Ledger
 from transform_lambdas.predictions import CsvRecords, PredictionTable
@@ -185,6 +186,7 @@ class World:
             ledger=self.ledger,
             files=self.files,
             inputs=Inputs(Serial(self.s3), INPUT),
+            intake_queue=IntakeQueue(Serial(self.sqs), self.intake_queue_url),
             jobs=self.jobs,  # type: ignore[arg-type]  # all that settle asks of it
             wake_queue=self.wake_queue,
             output_prefix="predictions/",

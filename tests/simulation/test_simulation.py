@@ -81,16 +81,11 @@ def test_what_is_planned_to_go_wrong_does() -> None:
 
 
 def test_an_upload_is_one_drop_though_events_and_backfills_tell_of_it_late_and_twice() -> None:
-    plan = Plan(
+    plan = replace(
+        CALM,
         faults=Faults(doubled=0.5, late=0.5),
         uploads=12,
-        keys=1_000_000,
-        steps=1,
         slots=2,
-        max_attempts=3,
-        max_objects=100,
-        poison=0.0,
-        quota=5,
         trouble_s=3600,
         untold=0.3,
     )

@@ -34,6 +34,7 @@ from transform_lambdas.dispatch import Dispatcher, run_of
 from transform_lambdas.executions import Executions
 from transform_lambdas.index import Indexer
 from transform_lambdas.inputs import Inputs
+from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.intake import Intake, Receiver
 from transform_lambdas.ledger import Ledger
 from transform_lambdas.predictions import CsvRecords, PredictionTable
@@ -342,6 +343,7 @@ class World:
             ledger=self._ledger(),
             files=self._files(),
             inputs=Inputs(self.account.client(self.s3), INPUT),
+            intake_queue=IntakeQueue(self.account.client(self.uploads), "uploads"),
             jobs=TransformJobs(
                 self.account.client(self.sagemaker),
                 self.account.client(self.logs),
