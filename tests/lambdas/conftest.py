@@ -20,8 +20,8 @@ from transform_lambdas.dispatch import Dispatcher, run_of
 from transform_lambdas.drops import Drop
 from transform_lambdas.index import Indexer
 from transform_lambdas.inputs import Inputs
-from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.intake import Intake, Receiver
+from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.ledger import Ledger
 from transform_lambdas.predictions import CsvRecords, PredictionTable
 from transform_lambdas.run_files import RunFiles
