@@ -1,11 +1,15 @@
-"""The code blocks of README.md and docs/, for the tests that run them."""
+"""The code blocks of README.md, docs/ and examples/, for the tests that run them."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+PAGES = [
+    PROJECT / "README.md",
+    PROJECT / "examples" / "README.md",
+    *sorted((PROJECT / "docs").rglob("*.md")),
+]
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
 

@@ -29,6 +29,9 @@ from tests.documents import PAGES, PROJECT, Block, blocks, blocks_of
 #: What a page may have, and which test here or elsewhere runs it.
 LANGUAGES = {"python", "bash", "console", "yaml", "json", "text"}
 
+#: Arguments of CDK's that the pages name.
+OF_CDK = {"id", "permissions_boundary", "reason", "template_file"}
+
 #: What the lookup answers for one id, and in place of an answer.
 LOOKUP = {"id", "prediction", "dropped_at", "source_key", "run_id"}
 PROBLEM = {"type", "title", "status", "detail"}
@@ -233,6 +236,22 @@ def test_the_index_has_every_page() -> None:
     index = (PROJECT / "docs" / "README.md").read_text()
     pages = [page.name for page in (PROJECT / "docs").glob("*.md") if page.name != "README.md"]
     assert [name for name in pages if f"]({name})" not in index] == []
+
+
+def test_the_index_of_examples_has_each() -> None:
+    index = (PROJECT / "examples" / "README.md").read_text()
+    folders = [path.parent.name for path in (PROJECT / "examples").glob("*/*.py")]
+    assert [name for name in folders if f"| [{name}](" not in index] == []
+
+
+def test_every_argument_that_a_page_names_is_one_of_the_library() -> None:
+    known = {*re.findall(r"^\| `(\w+)` \|", (PROJECT / "docs" / "api.md").read_text(), re.M)}
+    for page in PAGES:
+        if page.name == "api.md":
+            continue  # It is written from the library.
+        codes = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.S))
+        named = {name for code in codes for name in re.findall(r"(?<![\w-])([a-z]\w*)=", code)}
+        assert named - known - OF_CDK == set(), page
 
 
 def test_every_link_of_the_documents_leads_somewhere() -> None:
