@@ -77,20 +77,21 @@ class TransformBuckets(Construct):
             self._expect_events(input_bucket)
         self.input: s3.IBucket = input_bucket or self._own_input(encryption_key, removal_policy)
         self.output: s3.IBucket = output_bucket or self._own_output(encryption_key, removal_policy)
-
-    @property
-    def input_keys(self) -> list[kms.IKey]:
-        """The KMS keys of drops."""
-        return [*distinct_keys(self.input.encryption_key)]
-
-    @property
-    def output_keys(self) -> list[kms.IKey]:
-        """The KMS keys of predictions, reports and the files of runs, each once."""
-        return [*distinct_keys(self.output.encryption_key, *self._jobs_keys)]
+        # Asked for once: each answer of CDK is a round trip.
+        self.input_name, self.input_arn = self.input.bucket_name, self.input.bucket_arn
+        self.output_name, self.output_arn = self.output.bucket_name, self.output.bucket_arn
+        #: The KMS keys of drops.
+        self.input_keys = [*distinct_keys(self.input.encryption_key)]
+        #: The KMS keys of predictions, reports and the files of runs, each once.
+        self.output_keys = [*distinct_keys(self.output.encryption_key, *self._jobs_keys)]
 
     def inputs_arn(self) -> str:
         """Every object that can be a drop."""
-        return self.input.arn_for_objects(f"{self.input_prefix}*")
+        return f"{self.input_arn}/{self.input_prefix}*"
+
+    def output_objects(self, pattern: str) -> str:
+        """Every object of the output bucket whose key is of a pattern."""
+        return f"{self.output_arn}/{pattern}"
 
     def job_data(self, step: StepPlace) -> JobData:
         """Return what the jobs of a step read and write: the first reads drops."""
@@ -99,14 +100,14 @@ class TransformBuckets(Construct):
         sources = [] if before else [self.input]
         keys = [] if before else self.input_keys
         return JobData(
-            read=(read, self.output.arn_for_objects(f"{RUNS}*/{step.manifest}")),
+            read=(read, self.output_objects(f"{RUNS}*/{step.manifest}")),
             listed=distinct_buckets(*sources, self.output),
             written=(self._outputs_arn(step),),
             keys=distinct_keys(*keys, *self.output_keys),
         )
 
     def _outputs_arn(self, step: StepPlace) -> str:
-        return self.output.arn_for_objects(f"{RUNS}*/{step.folder}/*")
+        return self.output_objects(f"{RUNS}*/{step.folder}/*")
 
     def key_use(
         self, *actions: str, keys: Sequence[kms.IKey] | None = None

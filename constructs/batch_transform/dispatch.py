@@ -1,6 +1,6 @@
 """The function that makes batches of what waits and starts a run for each."""
 
-from aws_cdk import ArnFormat, Size, Stack
+from aws_cdk import ArnFormat, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
@@ -9,7 +9,7 @@ from batch_transform.buckets import RUNS, TransformBuckets
 from batch_transform.functions import TransformFunctions, receive_from, send_to
 from batch_transform.ledger import Ledger
 from batch_transform.policy import BatchPolicy
-from batch_transform.wake import DISPATCH_TIMEOUT, WakeUps
+from batch_transform.wake import DISPATCH_TIMEOUT_S, WakeUps
 
 
 class Dispatch(Construct):
@@ -43,9 +43,9 @@ class Dispatch(Construct):
             description="Makes batches and starts runs",
             environment={
                 "PIPELINE_ID": pipeline_id,
-                "LEDGER_TABLE": ledger.table.table_name,
-                "INPUT_BUCKET": buckets.input.bucket_name,
-                "OUTPUT_BUCKET": buckets.output.bucket_name,
+                "LEDGER_TABLE": ledger.table_name,
+                "INPUT_BUCKET": buckets.input_name,
+                "OUTPUT_BUCKET": buckets.output_name,
                 "STATE_MACHINE_ARN": state_machine.ref,
                 "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
                 "MAX_CONCURRENT_RUNS": str(max_concurrent_runs),
@@ -64,7 +64,7 @@ class Dispatch(Construct):
                 ),
                 iam.PolicyStatement(
                     actions=["s3:GetObject", "s3:PutObject"],
-                    resources=[buckets.output.arn_for_objects(f"{RUNS}*")],
+                    resources=[buckets.output_objects(f"{RUNS}*")],
                 ),
                 *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.output_keys),
                 iam.PolicyStatement(
@@ -74,8 +74,8 @@ class Dispatch(Construct):
                     actions=["states:DescribeExecution"], resources=[executions_arn]
                 ),
             ],
-            memory=Size.mebibytes(512),
-            timeout=DISPATCH_TIMEOUT,
+            memory_mb=512,
+            timeout_s=DISPATCH_TIMEOUT_S,
         )
         # It wakes itself on purpose, for as long as uploads come. Else Lambda takes that for a loop
         # by mistake, and puts every 17th wake-up of a chain into the dead-letter queue.

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from aws_cdk import CfnResource, Duration, RemovalPolicy, Size
+from aws_cdk import CfnResource, Duration, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
@@ -117,6 +117,11 @@ class TransformFunctions:
         self._log_retention = log_retention
         self._encryption_key = encryption_key
         self._network = None if vpc is None else connect_functions(scope, vpc)
+        # The same for each function, and each costs a round trip to CDK.
+        self._service = iam.ServicePrincipal("lambda.amazonaws.com")
+        self._traces = iam.PolicyStatement(
+            actions=["xray:PutTelemetryRecords", "xray:PutTraceSegments"], resources=["*"]
+        )
         self._code = file_asset(
             scope, "Code", lambdas_directory(), exclude=["**/__pycache__", "**/*.pyc"]
         )
@@ -130,8 +135,8 @@ class TransformFunctions:
         description: str,
         environment: Mapping[str, str],
         statements: Iterable[iam.PolicyStatement],
-        memory: Size,
-        timeout: Duration,
+        memory_mb: int,
+        timeout_s: int,
     ) -> TransformFunction:
         """Define the function whose handler is `transform_lambdas.<module>.handle`."""
         log_group = logs.LogGroup(
@@ -146,9 +151,7 @@ class TransformFunctions:
                 actions=["logs:CreateLogStream", "logs:PutLogEvents"],
                 resources=[log_group.log_group_arn],
             ),
-            iam.PolicyStatement(
-                actions=["xray:PutTelemetryRecords", "xray:PutTraceSegments"], resources=["*"]
-            ),
+            self._traces,
         ]
         more: dict[str, object] = {}
         if self._encryption_key is not None:
@@ -161,7 +164,7 @@ class TransformFunctions:
         role = iam.Role(
             scope,
             f"{construct_id}Role",
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            assumed_by=self._service,
             description=f"What {module} of the batch transform pipeline {self._pipeline_id} may do",
             # Part of the role, so that there is no moment at which it has no permissions yet.
             inline_policies={"Own": iam.PolicyDocument(statements=[*own, *statements])},
@@ -177,9 +180,9 @@ class TransformFunctions:
                 "Environment": {"Variables": dict(environment)},
                 "Handler": f"transform_lambdas.{module}.handle",
                 "LoggingConfig": {"LogFormat": "JSON", "LogGroup": log_group.log_group_name},
-                "MemorySize": int(memory.to_mebibytes()),
+                "MemorySize": memory_mb,
                 "Runtime": "python3.13",
-                "Timeout": int(timeout.to_seconds()),
+                "Timeout": timeout_s,
                 "TracingConfig": {"Mode": "Active"},
                 **more,
             },

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aws_cdk import Duration, RemovalPolicy, Size, Token
+from aws_cdk import Duration, RemovalPolicy, Token
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
@@ -157,7 +157,7 @@ class Index(Construct):
                 # EMF metrics carry the pipeline as their dimension.
                 "PIPELINE_ID": pipeline_id,
                 "PREDICTIONS_TABLE": self.table.table_name,
-                "OUTPUT_BUCKET": buckets.output.bucket_name,
+                "OUTPUT_BUCKET": buckets.output_name,
                 "RECORD_FORMAT": index.record_format(settings),
                 "RECORD_ID": json.dumps(index.id_place),
                 "RECORD_VALUE": json.dumps(index.value_place),
@@ -166,18 +166,18 @@ class Index(Construct):
             statements=[
                 iam.PolicyStatement(
                     actions=["s3:GetObject"],
-                    resources=[buckets.output.arn_for_objects(f"{RUNS}*")],
+                    resources=[buckets.output_objects(f"{RUNS}*")],
                 ),
                 *buckets.key_use("kms:Decrypt", keys=buckets.output_keys),
                 *self.allow("BatchWriteItem", writes=True),
             ],
-            memory=Size.mebibytes(1024),
-            timeout=Duration.minutes(15),
+            memory_mb=1024,
+            timeout_s=900,
         )
 
     def allow(self, *actions: str, writes: bool = False) -> list[iam.PolicyStatement]:
         """Return the statements for DynamoDB `actions` on the predictions."""
         return [
-            table_use(self.table, *actions),
+            table_use(self.table.table_arn, *actions),
             *table_key_use(self._encryption_key, writes=writes),
         ]

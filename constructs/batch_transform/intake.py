@@ -2,7 +2,7 @@
 
 import json
 
-from aws_cdk import Duration, Size
+from aws_cdk import Duration
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_scheduler as scheduler
@@ -16,7 +16,7 @@ from batch_transform.queues import define_queue, define_rule, define_schedule
 from batch_transform.uploads import Uploads
 from batch_transform.wake import WakeUps
 
-_TIMEOUT = Duration.minutes(1)
+_TIMEOUT_S = 60
 _BATCH_SIZE = 100
 _WINDOW = Duration.seconds(1)
 _CONCURRENCY = 10
@@ -47,7 +47,7 @@ class Intake(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         # A message must stay hidden for as long as Lambda may try it: six timeouts and the window.
-        visibility_s = 6 * int(_TIMEOUT.to_seconds()) + int(_WINDOW.to_seconds())
+        visibility_s = 6 * _TIMEOUT_S + int(_WINDOW.to_seconds())
         self.queue = define_queue(
             self,
             "Uploads",
@@ -74,8 +74,8 @@ class Intake(Construct):
             description="Writes uploads to the ledger",
             environment={
                 "PIPELINE_ID": pipeline_id,
-                "LEDGER_TABLE": ledger.table.table_name,
-                "INPUT_BUCKET": buckets.input.bucket_name,
+                "LEDGER_TABLE": ledger.table_name,
+                "INPUT_BUCKET": buckets.input_name,
                 "INPUT_PREFIX": uploads.prefix,
                 "INPUT_SUFFIXES": json.dumps(uploads.suffixes),
                 "INTAKE_QUEUE_URL": self.queue.queue_url,
@@ -91,12 +91,12 @@ class Intake(Construct):
                 iam.PolicyStatement(
                     actions=["s3:ListBucket"],
                     conditions={"StringLike": {"s3:prefix": f"{uploads.prefix}*"}},
-                    resources=[buckets.input.bucket_arn],
+                    resources=[buckets.input_arn],
                 ),
                 *send_to(wake_ups.queue),
             ],
-            memory=Size.mebibytes(256),
-            timeout=_TIMEOUT,
+            memory_mb=256,
+            timeout_s=_TIMEOUT_S,
         )
         # A backfill goes on by messages of its own, and Lambda takes that for a loop by mistake.
         self.function.resource.add_property_override("RecursiveLoop", "Allow")
@@ -115,7 +115,7 @@ class Intake(Construct):
             "source": ["aws.s3"],
             "detail-type": ["Object Created"],
             "detail": {
-                "bucket": {"name": [buckets.input.bucket_name]},
+                "bucket": {"name": [buckets.input_name]},
                 # Not the size: of what EventBridge leaves out, nobody would ever hear.
                 "object": {"key": _key_patterns(uploads, marker)},
             },

@@ -65,25 +65,26 @@ class Ledger(Construct):
             sort_key=dynamodb.Attribute(name="due", type=dynamodb.AttributeType.STRING),
             projection_type=dynamodb.ProjectionType.ALL,
         )
+        self.table_name, self._table_arn = self.table.table_name, self.table.table_arn
 
     def allow(self, *actions: str, queue: bool = False) -> list[iam.PolicyStatement]:
         """Return the statements for DynamoDB `actions` on the ledger.
 
         :param queue: also query the index of waiting drops.
         """
-        statements = [table_use(self.table, *actions)]
+        statements = [table_use(self._table_arn, *actions)]
         if queue:
-            index_arn = f"{self.table.table_arn}/index/{QUEUE_INDEX}"
+            index_arn = f"{self._table_arn}/index/{QUEUE_INDEX}"
             statements.append(
                 iam.PolicyStatement(actions=["dynamodb:Query"], resources=[index_arn])
             )
         return statements + table_key_use(self._encryption_key, writes=True)
 
 
-def table_use(table: dynamodb.ITable, *actions: str) -> iam.PolicyStatement:
-    """Return the statement for DynamoDB `actions`, named without their service, on `table`."""
+def table_use(table_arn: str, *actions: str) -> iam.PolicyStatement:
+    """Return the statement for DynamoDB `actions`, named without their service, on a table."""
     return iam.PolicyStatement(
-        actions=[f"dynamodb:{action}" for action in actions], resources=[table.table_arn]
+        actions=[f"dynamodb:{action}" for action in actions], resources=[table_arn]
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from aws_cdk import CfnResource, Duration, Size, Stack
+from aws_cdk import CfnResource, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
@@ -51,8 +51,8 @@ class Lookup(Construct):
             description="Answers with predictions",
             environment={"PREDICTIONS_TABLE": index.table.table_name},
             statements=index.allow("Query"),
-            memory=Size.mebibytes(512),
-            timeout=Duration.seconds(28),  # the API waits for 30, and says nothing of use then
+            memory_mb=512,
+            timeout_s=28,  # the API waits for 30, and says nothing of use then
         )
         self.api = CfnResource(
             self,

@@ -310,8 +310,7 @@ class BatchTransform(Construct):
     @property
     def dead_letters(self) -> list[sqs.IQueue]:
         """Where uploads and wake-ups go that were received in vain."""
-        queues = (self.intake.queue.dead_letter_queue, self.wake_ups.queue.dead_letter_queue)
-        return [letters.queue for letters in queues if letters is not None]
+        return [self.intake.queue.dead_letters, self.wake_ups.queue.dead_letters]
 
     def on_run_completed(
         self,
@@ -404,11 +403,11 @@ class BatchTransform(Construct):
 
     def _facts(self) -> dict[str, str]:
         facts = {
-            "input-bucket": self.input_bucket.bucket_name,
+            "input-bucket": self.buckets.input_name,
             "input-prefix": self.buckets.input_prefix,
             "intake-queue-url": self.intake.queue.queue_url,
-            "output-bucket": self.output_bucket.bucket_name,
-            "ledger-table": self.ledger.table.table_name,
+            "output-bucket": self.buckets.output_name,
+            "ledger-table": self.ledger.table_name,
             "state-machine-arn": self.state_machine.ref,
         }
         if self.lookup is not None and self.index is not None:

@@ -13,6 +13,15 @@ from batch_transform.functions import send_to
 _RECEIVES = 5
 
 
+class LettersQueue(sqs.Queue):
+    """A queue that has a dead-letter queue.
+
+    :ivar dead_letters: where messages go after five vain receives.
+    """
+
+    dead_letters: sqs.Queue
+
+
 def define_queue(
     scope: Construct,
     construct_id: str,
@@ -20,7 +29,7 @@ def define_queue(
     encryption_key: kms.IKey | None,
     visibility: Duration,
     retention: Duration,
-) -> sqs.Queue:
+) -> LettersQueue:
     """Define a queue and, as `<id>DeadLetters`, where messages go after five vain receives."""
     encryption = (
         sqs.QueueEncryption.SQS_MANAGED if encryption_key is None else sqs.QueueEncryption.KMS
@@ -33,7 +42,7 @@ def define_queue(
         enforce_ssl=True,
         retention_period=Duration.days(14),
     )
-    return sqs.Queue(
+    queue = LettersQueue(
         scope,
         construct_id,
         dead_letter_queue=sqs.DeadLetterQueue(max_receive_count=_RECEIVES, queue=dead_letters),
@@ -43,19 +52,19 @@ def define_queue(
         retention_period=retention,
         visibility_timeout=visibility,
     )
+    queue.dead_letters = dead_letters
+    return queue
 
 
-def send_events_to(queue: sqs.Queue, rule: events.CfnRule) -> None:
+def send_events_to(queue: LettersQueue, rule: events.CfnRule) -> None:
     """Let `rule`, and no other, send to `queue` and to its dead-letter queue."""
-    targets: list[sqs.IQueue] = [queue]
-    if queue.dead_letter_queue is not None:
-        targets.append(queue.dead_letter_queue.queue)
-    for target in targets:
+    rule_arn, events_service = rule.attr_arn, iam.ServicePrincipal("events.amazonaws.com")
+    for target in (queue, queue.dead_letters):
         target.add_to_resource_policy(
             iam.PolicyStatement(
                 actions=["sqs:SendMessage"],
-                conditions={"ArnEquals": {"aws:SourceArn": rule.attr_arn}},
-                principals=[iam.ServicePrincipal("events.amazonaws.com")],
+                conditions={"ArnEquals": {"aws:SourceArn": rule_arn}},
+                principals=[events_service],
                 resources=[target.queue_arn],
             )
         )
@@ -67,13 +76,12 @@ def define_rule(
     *,
     description: str,
     event_pattern: dict[str, object],
-    queue: sqs.Queue,
+    queue: LettersQueue,
 ) -> events.CfnRule:
     """Define an EventBridge rule that sends what matches to `queue`.
 
     Level 1, because the L2's SQS target writes a queue policy of its own.
     """
-    dead_letters = queue.dead_letter_queue
     rule = events.CfnRule(
         scope,
         construct_id,
@@ -84,9 +92,9 @@ def define_rule(
             events.CfnRule.TargetProperty(
                 arn=queue.queue_arn,
                 id="Queue",
-                dead_letter_config=None
-                if dead_letters is None
-                else events.CfnRule.DeadLetterConfigProperty(arn=dead_letters.queue.queue_arn),
+                dead_letter_config=events.CfnRule.DeadLetterConfigProperty(
+                    arn=queue.dead_letters.queue_arn
+                ),
             )
         ],
     )

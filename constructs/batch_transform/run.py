@@ -88,7 +88,7 @@ class Run(Construct):
             self.role.add_to_policy(statement)
         definition = run_definition(
             pipeline_id=pipeline_id,
-            steps=[_task(step, buckets.output.bucket_name) for step in steps],
+            steps=[_task(step, buckets.output_name) for step in steps],
             settle_function_arn=settle.function_arn,
             index_function_arn=None if index is None else index.function_arn,
             model_parameters=parameters,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from aws_cdk import ArnFormat, Duration, Size, Stack
+from aws_cdk import ArnFormat, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
@@ -46,7 +46,6 @@ class Settle(Construct):
         functions: TransformFunctions,
     ) -> None:
         super().__init__(scope, construct_id)
-        output = buckets.output
         # CloudWatch Logs takes the group for some actions and its streams for others.
         transform_logs_arns = [
             Stack.of(self).format_arn(
@@ -64,9 +63,9 @@ class Settle(Construct):
             description="Hands a run's outputs on and settles its drops",
             environment={
                 "PIPELINE_ID": pipeline_id,
-                "LEDGER_TABLE": ledger.table.table_name,
-                "INPUT_BUCKET": buckets.input.bucket_name,
-                "OUTPUT_BUCKET": output.bucket_name,
+                "LEDGER_TABLE": ledger.table_name,
+                "INPUT_BUCKET": buckets.input_name,
+                "OUTPUT_BUCKET": buckets.output_name,
                 "OUTPUT_PREFIX": buckets.output_prefix,
                 "INTAKE_QUEUE_URL": uploads.queue_url,
                 "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
@@ -84,24 +83,22 @@ class Settle(Construct):
                     "UpdateItem",
                 ),
                 iam.PolicyStatement(
-                    actions=["s3:GetObject"], resources=[output.arn_for_objects(f"{RUNS}*")]
+                    actions=["s3:GetObject"], resources=[buckets.output_objects(f"{RUNS}*")]
                 ),
                 iam.PolicyStatement(
                     actions=["s3:ListBucket"],
                     conditions={"StringLike": {"s3:prefix": f"{RUNS}*"}},
-                    resources=[output.bucket_arn],
+                    resources=[buckets.output_arn],
                 ),
                 # Whether a drop is still what its key holds; without the list a key that holds
                 # nothing is not told from one that may not be read.
                 iam.PolicyStatement(actions=["s3:GetObject"], resources=[buckets.inputs_arn()]),
-                iam.PolicyStatement(
-                    actions=["s3:ListBucket"], resources=[buckets.input.bucket_arn]
-                ),
+                iam.PolicyStatement(actions=["s3:ListBucket"], resources=[buckets.input_arn]),
                 iam.PolicyStatement(
                     # Outputs above 5 GB are copied in parts, and a copy may be given up.
                     actions=["s3:AbortMultipartUpload", "s3:PutObject"],
                     resources=[
-                        output.arn_for_objects(f"{prefix}*")
+                        buckets.output_objects(f"{prefix}*")
                         for prefix in (buckets.output_prefix, REPORTS, RUNS)
                     ],
                 ),
@@ -119,6 +116,6 @@ class Settle(Construct):
                 *send_to(uploads),
                 *send_to(wake_ups.queue),
             ],
-            memory=Size.mebibytes(1024),
-            timeout=Duration.minutes(15),
+            memory_mb=1024,
+            timeout_s=900,
         )

@@ -9,7 +9,7 @@ from constructs import Construct
 from batch_transform.functions import TransformFunction
 from batch_transform.queues import define_queue, define_rule, define_schedule
 
-DISPATCH_TIMEOUT = Duration.minutes(5)
+DISPATCH_TIMEOUT_S = 300
 _BATCH_SIZE = 10
 _CONCURRENCY = 2
 _ENDED = ["SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"]
@@ -37,7 +37,7 @@ class WakeUps(Construct):
             self,
             "Queue",
             encryption_key=encryption_key,
-            visibility=Duration.seconds(6 * int(DISPATCH_TIMEOUT.to_seconds()) + 1),
+            visibility=Duration.seconds(6 * DISPATCH_TIMEOUT_S + 1),
             retention=Duration.hours(4),
         )
         define_schedule(
