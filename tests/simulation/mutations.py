@@ -11,26 +11,20 @@ from transform_lambdas.drops import Drop, Listed
 from transform_lambdas.inputs import Inputs
 from transform_lambdas.intake import Receiver
 from transform_lambdas.ledger import Ledger
-from transform_lambdas.run_files import RunFiles
+from transform_lambdas.run_files import RunFiles, Step
 
 _update, _put, _transact = Ledger._update, Ledger._put, Ledger._transact
 _receive = Receiver.receive
+_ALWAYS = "attribute_exists(pk) OR attribute_not_exists(pk)"
 
 
-def _without_condition(text: str) -> AbstractContextManager[Any]:
-    """Drop a condition from every update that has it."""
+def _without_condition(text: str, *, of: str = "") -> AbstractContextManager[Any]:
+    """Drop a condition from every update that has it, of items whose `pk` begins so."""
 
     def update(self: Ledger, key: Any, change: str, *, condition: str, **more: Any) -> Any:
-        if condition.startswith(text):
-            condition = "attribute_exists(pk) OR attribute_not_exists(pk)"
-        made = _update(self, key, change, condition=condition, **more)
-        if condition.startswith("attribute_exists(pk) OR"):
-            used = change + condition
-            values = made["Update"]["ExpressionAttributeValues"]
-            made["Update"]["ExpressionAttributeValues"] = {
-                name: value for name, value in values.items() if name in used
-            }
-        return made
+        if condition.startswith(text) and key["pk"].startswith(of):
+            condition = _ALWAYS
+        return _update(self, key, change, condition=condition, **more)
 
     return patch.object(Ledger, "_update", update)
 
@@ -44,18 +38,13 @@ def two_runs_may_hold_a_key() -> AbstractContextManager[Any]:
 
 
 def a_slot_is_taken_without_a_look() -> AbstractContextManager[Any]:
-    def update(self: Ledger, key: Any, change: str, *, condition: str, **more: Any) -> Any:
-        if key["pk"] == "slot" and condition.startswith("attribute_not_exists"):
-            condition = "attribute_exists(pk) OR attribute_not_exists(pk)"
-        return _update(self, key, change, condition=condition, **more)
-
-    return patch.object(Ledger, "_update", update)
+    return _without_condition("attribute_not_exists", of="slot")
 
 
 def an_upload_told_twice_is_written_twice() -> AbstractContextManager[Any]:
     def put(self: Ledger, item: dict[str, Any], *, condition: str) -> dict[str, Any]:
         if "drop_status" in item:
-            condition = "attribute_exists(pk) OR attribute_not_exists(pk)"
+            condition = _ALWAYS
         return _put(self, item, condition=condition)
 
     return patch.object(Ledger, "_put", put)
@@ -66,8 +55,10 @@ def a_run_is_settled_while_its_job_runs() -> AbstractContextManager[Any]:
 
 
 def a_drop_is_done_before_its_predictions_are_there() -> AbstractContextManager[Any]:
-    def promote(self: RunFiles, run_id: str, step: int, key: str, *, size: int) -> str:
-        return f"predictions/{key}.out"
+    def promote(
+        self: RunFiles, run_id: str, step: Step, key: str, *, size: int, prefix: str
+    ) -> str:
+        return f"{prefix}{key}.out"
 
     return patch.object(RunFiles, "promote", promote)
 

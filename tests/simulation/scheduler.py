@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+from botocore.exceptions import ClientError
 from greenlet import getcurrent, greenlet
 
 _START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -65,8 +66,8 @@ class Scheduler:
             result, died = None, None
             try:
                 result = run()
-            except (Exception, Killed) as error:
-                died = error
+            except (ClientError, TimeoutError, Killed) as error:
+                died = error  # All else is a mistake in a program, and ends the simulation.
             # Told from outside, where nothing can be switched to by mistake.
             self.after(0, lambda: on_end(result, died))
 
