@@ -8,7 +8,6 @@ found:
     {"backfill": {"prefix": "input/2026/a.csv"}}     a part of it, or one object
 """
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from typing import Any, Protocol, Self
 from transform_lambdas import clock
 from transform_lambdas.clock import Clock, utc_now
 from transform_lambdas.drops import Drop, Listed
+from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.ledger import SUPERSEDED, Ledger
 from transform_lambdas.uploads import Uploads
 from transform_lambdas.wake_queue import WakeQueue
@@ -68,10 +68,6 @@ class Progress:
             )
         return progress
 
-    def to_message(self) -> str:
-        """Return the message that has the backfill go on from here."""
-        return json.dumps({"backfill": asdict(self)})
-
 
 class Backfill:
     """Lists objects, enters those that the ledger does not know, and at its end makes them due."""
@@ -84,8 +80,7 @@ class Backfill:
         wake_queue: WakeQueue,
         s3: Any,
         bucket: str,
-        sqs: Any,
-        queue_url: str,
+        intake_queue: IntakeQueue,
         uploads: Uploads,
         now: Clock = utc_now,
     ) -> None:
@@ -94,8 +89,7 @@ class Backfill:
         self._wake_queue = wake_queue
         self._s3 = s3
         self._bucket = bucket
-        self._sqs = sqs
-        self._queue_url = queue_url
+        self._intake_queue = intake_queue
         self._uploads = uploads
         self._now = now
 
@@ -111,7 +105,7 @@ class Backfill:
             progress, entered, more = self._page(progress)
             counts += entered
         if more:
-            self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=progress.to_message())
+            self._intake_queue.ask(asdict(progress))
         else:
             # As a marker object does: all that was found is due, whatever else it might wait for.
             self._ledger.mark(progress.started_at)

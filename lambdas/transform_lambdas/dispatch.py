@@ -17,8 +17,9 @@ from typing import Any
 import boto3
 
 from transform_lambdas import clock, metrics
-from transform_lambdas.batches import Batch, BatchPolicy, Waiting
+from transform_lambdas.batches import Batch, BatchPolicy
 from transform_lambdas.clock import Clock, utc_now
+from transform_lambdas.drops import Drop
 from transform_lambdas.executions import ENDED, Executions
 from transform_lambdas.ledger import CLAIMED, CLAIMING, CLOSED, SETTLED, Ledger, Run
 from transform_lambdas.run_files import RunFiles, step_input
@@ -68,8 +69,8 @@ class Dispatcher:
         while True:
             waiting, apart = self._ledger.waiting(), self._ledger.waiting_apart()
             # The index still shows for a moment what was just claimed.
-            batch = self._policy.cut(entry for entry in waiting if _name(entry) not in tried)
-            retries = [entry for entry in apart if _name(entry) not in tried]
+            batch = self._policy.cut(entry for entry in waiting if _name(entry.drop) not in tried)
+            retries = [entry for entry in apart if _name(entry.drop) not in tried]
             probes = False
             if retries:
                 again = self._policy.cut_apart(retries)
@@ -92,7 +93,7 @@ class Dispatcher:
             if time_left_s() < _TIME_TO_STOP_S:
                 self._wake_queue.wake()
                 return started
-            tried.update((drop.key, drop.order) for drop in batch.drops)
+            tried.update(map(_name, batch.drops))
             run = self._open(batch, probes=probes)
             if run is None:
                 return started  # no slot: the run that frees one wakes us; or another one gathers
@@ -191,8 +192,8 @@ class Dispatcher:
         self._executions.start(run_id, begin)
 
 
-def _name(entry: Waiting) -> tuple[str, str]:
-    return entry.drop.key, entry.drop.order
+def _name(drop: Drop) -> tuple[str, str]:
+    return drop.key, drop.order
 
 
 def run_of(message: Mapping[str, Any]) -> str | None:

@@ -19,6 +19,7 @@ from botocore.config import Config
 from transform_lambdas import metrics
 from transform_lambdas.backfill import Backfill
 from transform_lambdas.drops import Drop
+from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.ledger import Ledger
 from transform_lambdas.uploads import Uploads
 from transform_lambdas.wake_queue import WakeQueue
@@ -151,8 +152,7 @@ def _receiver() -> Receiver:
         wake_queue=wake_queue,
         s3=boto3.client("s3"),
         bucket=environment["INPUT_BUCKET"],
-        sqs=sqs,
-        queue_url=environment["INTAKE_QUEUE_URL"],
+        intake_queue=IntakeQueue(sqs, environment["INTAKE_QUEUE_URL"]),
         uploads=uploads,
     )
     return Receiver(intake, backfill)

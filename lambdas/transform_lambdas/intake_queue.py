@@ -1,23 +1,21 @@
-"""The queue through which intake learns of uploads."""
+"""The queue through which intake learns of uploads, and is asked to look for them."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
-
-# By then whoever asks has written down why.
-_DELAY_S = 60
 
 
 class IntakeQueue:
-    """Asks intake to look at what lies under a key."""
+    """Asks intake for backfills; see `backfill` for what is asked."""
 
     def __init__(self, sqs: Any, url: str) -> None:
         self._sqs = sqs
         self._url = url
 
-    def look_for(self, key: str) -> None:
-        """Have intake enter the version that a key holds, if the ledger does not know it."""
+    def ask(self, backfill: Mapping[str, Any], *, after_s: int = 0) -> None:
+        """Have intake begin a backfill, or go on with one, after so many seconds."""
         self._sqs.send_message(
             QueueUrl=self._url,
-            MessageBody=json.dumps({"backfill": {"prefix": key}}),
-            DelaySeconds=_DELAY_S,
+            MessageBody=json.dumps({"backfill": backfill}),
+            DelaySeconds=after_s,
         )

@@ -458,22 +458,12 @@ class Ledger:
 
     def fail_drop(self, run_id: str, drop: Drop, *, reason: str) -> bool:
         """The drop has failed for good."""
-        return self._settle_drop(
-            run_id,
-            drop,
-            "SET drop_status = :to, ended_at = :now, reason = :reason, attempts = attempts + :one",
-            {":to": FAILED, ":reason": reason},
-        )
+        return self._end_drop(run_id, drop, FAILED, reason)
 
     def overtake(self, run_id: str, drop: Drop) -> bool:
         """The drop is superseded: a newer version of its key came before its run was settled."""
         reason = f"a newer version of {drop.key!r} arrived before this one's run was settled"
-        return self._settle_drop(
-            run_id,
-            drop,
-            "SET drop_status = :to, ended_at = :now, reason = :reason, attempts = attempts + :one",
-            {":to": SUPERSEDED, ":reason": reason},
-        )
+        return self._end_drop(run_id, drop, SUPERSEDED, reason)
 
     def give_back(self, run_id: str, drop: Drop, *, reason: str, ages: bool, group: str) -> bool:
         """The drop waits again, unless a newer version of its key has arrived meanwhile.
@@ -536,6 +526,14 @@ class Ledger:
         )
 
     # How it is written
+
+    def _end_drop(self, run_id: str, drop: Drop, status: str, reason: str) -> bool:
+        return self._settle_drop(
+            run_id,
+            drop,
+            "SET drop_status = :to, ended_at = :now, reason = :reason, attempts = attempts + :one",
+            {":to": status, ":reason": reason},
+        )
 
     def _settle_drop(self, run_id: str, drop: Drop, change: str, values: dict[str, Any]) -> bool:
         now = clock.to_text(self._now())

@@ -26,6 +26,10 @@ class Kind:
     apart: bool = True
     marks: tuple[str, ...] = ()
 
+    def shows_in(self, text: str) -> bool:
+        """Whether the service's words are those of this kind."""
+        return any(mark in text for mark in self.marks)
+
 
 # No job ran, so nothing was paid for and nothing is known of the drops: they wait as they were.
 THROTTLED = Kind("throttled", ages=False, apart=False, marks=("ThrottlingException", "Rate exceed"))
@@ -140,7 +144,7 @@ def judge(
 
 
 def _kind_of(text: str, kinds: Sequence[Kind]) -> Kind | None:
-    return next((kind for kind in kinds if any(mark in text for mark in kind.marks)), None)
+    return next((kind for kind in kinds if kind.shows_in(text)), None)
 
 
 def _missing(reason: str, kind: Kind) -> Missing:

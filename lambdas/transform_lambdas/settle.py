@@ -25,6 +25,7 @@ from transform_lambdas.run_files import RunFiles, Step, step_input
 from transform_lambdas.transform_jobs import UNFINISHED, Job, TransformJobs, refusal
 from transform_lambdas.wake_queue import WakeQueue
 
+_LOOK_FOR_AFTER_S = 60  # by then the drop that was overtaken is superseded
 _AT_ONCE = 16  # calls to S3 and DynamoDB, each on a connection of its own
 _REPORTED_FAILURES = 100  # the report names so many; the ledger has them all
 
@@ -82,22 +83,17 @@ class Settlement:
         if unfinished:
             # The execution has died or given up, its job has not: no drop of it may start anew yet.
             # A name that is in use is that of an earlier call of ours, whose answer was lost.
-            if not any(mark in refusal(told) for mark in NAME_IN_USE.marks):
+            if not NAME_IN_USE.shows_in(refusal(told)):
                 for job in unfinished:
                     self._jobs.stop(job)
             return {**told, "status": "JobStillRuns"}
-        for step in self._steps[:-1]:
-            sizes = (
-                self._files.output_sizes(run_id, step) if step.number == told.get("step") else {}
+        step = next((step for step in self._steps[:-1] if step.number == told.get("step")), None)
+        if step is not None and (sizes := self._files.output_sizes(run_id, step)):
+            self._files.hand_on(run_id, step, sizes)
+            begin = step_input(
+                run_id, step.number + 1, objects=len(sizes), size_bytes=sum(sizes.values())
             )
-            if sizes:
-                self._files.hand_on(run_id, step, sizes)
-                return step_input(
-                    run_id,
-                    step.number + 1,
-                    objects=len(sizes),
-                    size_bytes=sum(sizes.values()),
-                ) | {"status": "NextStep"}
+            return begin | {"status": "NextStep"}
         result = self._settle(run, jobs, told)
         if self._ledger.settle_run(run, result):
             self._count(result)
@@ -132,7 +128,7 @@ class Settlement:
                 newest = self._ledger.newest(key)
                 if newest is None or newest.drop == entry.drop or newest.status == SUPERSEDED:
                     # Nobody has told of the version that is there, or it was taken for an older.
-                    self._intake_queue.look_for(key)
+                    self._intake_queue.ask({"prefix": key}, after_s=_LOOK_FOR_AFTER_S)
                 self._ledger.overtake(run_id, entry.drop)
                 return None
             if key in sizes:

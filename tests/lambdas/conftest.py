@@ -240,8 +240,7 @@ class World:
             wake_queue=self.wake_queue,
             s3=self.s3,
             bucket=INPUT,
-            sqs=self.sqs,
-            queue_url=self.intake_queue_url,
+            intake_queue=IntakeQueue(self.sqs, self.intake_queue_url),
             uploads=self.uploads,
             now=lambda: self.time,
         )

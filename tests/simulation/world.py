@@ -302,8 +302,7 @@ class World:
                 wake_queue=self._wake_queue(),
                 s3=self.account.client(self.s3),
                 bucket=INPUT,
-                sqs=self.account.client(self.uploads),
-                queue_url="uploads",
+                intake_queue=IntakeQueue(self.account.client(self.uploads), "uploads"),
                 uploads=uploads,
                 now=self._now(),
             )
