@@ -11,6 +11,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from batch_transform.job_data import JobData, distinct_buckets, distinct_keys
+from batch_transform.names import check_prefix
 from batch_transform.uploads import Uploads
 
 PREDICTIONS = "predictions/"
@@ -209,12 +210,12 @@ def bucket_identity(bucket: s3.IBucket) -> str:
 def _check_output_prefix(output_prefix: str) -> None:
     if Token.is_unresolved(output_prefix):
         return
-    if not output_prefix.endswith("/") or output_prefix.startswith("/"):
-        better = f"{output_prefix.strip('/') or 'output'}/"
-        raise ValueError(
-            f"output_prefix must end with '/' and not start with it, got {output_prefix!r}; "
-            f"use {better!r}, or outputs would lie beside it"
-        )
+    check_prefix(
+        "output_prefix",
+        output_prefix,
+        better="output",
+        otherwise="outputs would lie beside it",
+    )
     if len(output_prefix) > _PREFIX_LENGTH:
         raise ValueError(
             f"output_prefix must have at most {_PREFIX_LENGTH} characters, got "

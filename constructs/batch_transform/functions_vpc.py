@@ -8,7 +8,7 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from batch_transform.model_roles import select_subnets
+from batch_transform.model_roles import https_only, select_subnets
 
 if TYPE_CHECKING:
     from aws_cdk import aws_ec2 as ec2
@@ -53,27 +53,20 @@ def connect_functions(scope: Construct, functions_vpc: FunctionsVpc) -> Function
             f"{'public ones' if subnets.has_public else 'none'}, from where no function reaches "
             "AWS; select others with ec2.SubnetSelection"
         )
-    groups = list(functions_vpc.security_groups) or [_security_group(scope, functions_vpc.vpc)]
+    groups = list(functions_vpc.security_groups) or [
+        https_only(
+            scope,
+            "FunctionsSecurityGroup",
+            functions_vpc.vpc,
+            of="Functions of a batch transform pipeline",
+        )
+    ]
     subnet_ids = list(subnets.subnet_ids)
     group_ids = [group.security_group_id for group in groups]
     return FunctionsNetwork(
         config={"SecurityGroupIds": group_ids, "SubnetIds": subnet_ids},
         statements=_network_statements(Stack.of(scope), subnet_ids, group_ids),
     )
-
-
-def _security_group(scope: Construct, vpc: "ec2.IVpc") -> "ec2.SecurityGroup":
-    from aws_cdk import aws_ec2 as ec2  # 0.1 s that a pipeline without a VPC does not pay
-
-    group = ec2.SecurityGroup(
-        scope,
-        "FunctionsSecurityGroup",
-        vpc=vpc,
-        allow_all_outbound=False,
-        description="Functions of a batch transform pipeline: HTTPS to AWS and nothing in",
-    )
-    group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS by HTTPS")
-    return group
 
 
 def _network_statements(

@@ -83,7 +83,9 @@ def bind_vpc(
             "select others with ec2.SubnetSelection"
         )
     _warn_without_s3(scope, vpc, subnets)
-    groups = list(model_vpc.security_groups) or [_security_group(scope, vpc)]
+    groups = list(model_vpc.security_groups) or [
+        https_only(scope, "SecurityGroup", vpc, of="A model in transform jobs")
+    ]
     group_ids = [group.security_group_id for group in groups]
     config = sagemaker.CfnModel.VpcConfigProperty(security_group_ids=group_ids, subnets=ids)
     return config, _network_statements(scope, ids, group_ids)
@@ -103,15 +105,16 @@ def select_subnets(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> ec2.
     )
 
 
-def _security_group(scope: Construct, vpc: ec2.IVpc) -> ec2.SecurityGroup:
+def https_only(scope: Construct, construct_id: str, vpc: ec2.IVpc, *, of: str) -> ec2.SecurityGroup:
+    """Define a security group that lets HTTPS out and nothing in."""
     from aws_cdk import aws_ec2 as ec2
 
     group = ec2.SecurityGroup(
         scope,
-        "SecurityGroup",
+        construct_id,
         vpc=vpc,
         allow_all_outbound=False,
-        description="A model in transform jobs: HTTPS to AWS and nothing in",
+        description=f"{of}: HTTPS to AWS and nothing in",
     )
     group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS by HTTPS")
     return group

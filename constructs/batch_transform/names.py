@@ -1,4 +1,4 @@
-"""The names that a pipeline or a task gives to what it starts."""
+"""The names that a pipeline or a task gives to what it starts, and prefixes of keys."""
 
 import hashlib
 import re
@@ -26,6 +26,23 @@ def checked_name(what: str, name: str, *, length: int) -> str:
             f"characters, got {name!r}; shorten it, or leave it out"
         )
     return name
+
+
+def check_prefix(what: str, prefix: str, *, better: str, otherwise: str) -> None:
+    """Refuse a prefix that is no folder's.
+
+    :param what: is it, for the message.
+    :param better: a name to propose when it has none.
+    :param otherwise: what would happen.
+    :raises ValueError: it does not end with `/`, or begins with it.
+    """
+    if Token.is_unresolved(prefix) or (prefix.endswith("/") and not prefix.startswith("/")):
+        return
+    proposed = f"{prefix.strip('/') or better}/"
+    raise ValueError(
+        f"{what} must end with '/' and not start with it, got {prefix!r}; use {proposed!r}, or "
+        f"{otherwise}"
+    )
 
 
 def derived_name(construct: Construct, *, length: int) -> str:

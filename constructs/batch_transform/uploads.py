@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aws_cdk import Size, Token
+from aws_cdk import Size
+
+from batch_transform.names import check_prefix
 
 # EventBridge refuses a rule that has too many wildcards, and tells nobody how many that are.
 _MAX_SUFFIXES = 5
@@ -31,7 +33,12 @@ class Uploads:
     events: bool = True
 
     def __post_init__(self) -> None:
-        _check_prefix(self.prefix)
+        check_prefix(
+            "the prefix of uploads",
+            self.prefix,
+            better="input",
+            otherwise="objects beside it would be taken for drops",
+        )
         if len(self.suffixes) > _MAX_SUFFIXES:
             raise ValueError(
                 f"suffix must be at most {_MAX_SUFFIXES} suffixes, got {len(self.suffixes)}; "
@@ -65,14 +72,3 @@ class Uploads:
     def max_bytes(self) -> int | None:
         """The largest size."""
         return None if self.max_size is None else int(self.max_size.to_bytes())
-
-
-def _check_prefix(prefix: str) -> None:
-    if Token.is_unresolved(prefix):
-        return
-    if not prefix.endswith("/") or prefix.startswith("/"):
-        better = f"{prefix.strip('/') or 'input'}/"
-        raise ValueError(
-            f"the prefix of uploads must end with '/' and not start with it, got {prefix!r}; "
-            f"use {better!r}, or objects beside it would be taken for drops"
-        )

@@ -25,6 +25,7 @@ from batch_transform import (
 )
 from batch_transform import settings as settings_module
 from batch_transform.request import job_request
+from tests.shapes import members
 
 # Maps have keys of the user's own.
 MAPS = {"Environment"}
@@ -34,17 +35,6 @@ MAPS = {"Environment"}
 def shape() -> Any:
     service = botocore.session.get_session().get_service_model("sagemaker")
     return service.operation_model("CreateTransformJob").input_shape
-
-
-def members(shape: Any, path: str = "") -> Iterator[str]:
-    """Every leaf of a shape as `TransformInput.DataSource...`."""
-    if shape.type_name == "structure":
-        for name, member in shape.members.items():
-            yield from members(member, f"{path}.{name}" if path else name)
-    elif shape.type_name == "list":
-        yield from members(shape.member, path)
-    else:
-        yield path
 
 
 def written(value: Any, path: str = "") -> Iterator[str]:
