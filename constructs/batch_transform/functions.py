@@ -55,8 +55,8 @@ def vended_log_group(
 class TransformFunction(Construct):
     """One Lambda function: its role, its log group, and the resource itself.
 
-    Core CloudFormation, because aws_cdk.aws_lambda takes a quarter of the time of a synthesis to
-    import (docs/decisions/functions-without-level-2.md). `resource` takes property overrides.
+    Core CloudFormation, because aws_cdk.aws_lambda takes long to import
+    (docs/decisions/functions-without-level-2.md). `resource` takes property overrides.
     """
 
     def __init__(
