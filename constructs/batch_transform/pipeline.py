@@ -91,6 +91,9 @@ class BatchTransform(Construct):
     :param max_concurrent_runs: transform jobs in flight; mind the account's quota.
     :param max_attempts: at scoring a drop before it ends as failed. What counts as one, the page
         `docs/operating.md` says.
+    :param max_failed_fraction: when more than this fraction of a batch of ten drops or more comes
+        out without predictions, none of those is tried again; 0 to below 1, such as 0.2.
+        Default: each is tried again, in halves of the batch, until it is known which is bad.
     :param job_timeout: a job that takes longer is stopped, unless its step says otherwise.
         Default: 1 day.
     :param run_timeout: a run that takes longer, with all its steps and its waits for instances, is
@@ -127,6 +130,7 @@ class BatchTransform(Construct):
         output_prefix: str = PREDICTIONS,
         max_concurrent_runs: int = 2,
         max_attempts: int = 3,
+        max_failed_fraction: float | None = None,
         job_timeout: Duration | None = None,
         run_timeout: Duration | None = None,
         encryption_key: kms.IKey | None = None,
@@ -149,6 +153,7 @@ class BatchTransform(Construct):
         longest_wait_s = monitoring.longest_wait_s(batch.max_wait)
         uploads = uploads or Uploads()
         _check_counts(max_concurrent_runs=max_concurrent_runs, max_attempts=max_attempts)
+        _check_fraction(max_failed_fraction)
         job_timeout = job_timeout or Duration.days(1)
         check_timeout("job_timeout", job_timeout)
         if run_timeout is not None:
@@ -216,6 +221,7 @@ class BatchTransform(Construct):
             wake_ups=self.wake_ups,
             steps=[step.name for step in self.steps],
             max_attempts=max_attempts,
+            max_failed_fraction=max_failed_fraction,
             indexed=index is not None,
             functions=functions,
         )
@@ -422,6 +428,14 @@ def _check_counts(**counts: int) -> None:
             raise ValueError(
                 f"{name} must be at least 1, got {count}; leave it out for the default"
             )
+
+
+def _check_fraction(max_failed_fraction: float | None) -> None:
+    if max_failed_fraction is not None and not 0 <= max_failed_fraction < 1:
+        raise ValueError(
+            f"max_failed_fraction must be at least 0 and below 1, got {max_failed_fraction}; "
+            "write 0.2 for a fifth of a batch, or leave it out for no limit"
+        )
 
 
 def _checked_steps(

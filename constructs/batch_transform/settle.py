@@ -42,6 +42,7 @@ class Settle(Construct):
         wake_ups: WakeUps,
         steps: Sequence[str],
         max_attempts: int,
+        max_failed_fraction: float | None,
         indexed: bool,
         functions: TransformFunctions,
     ) -> None:
@@ -71,6 +72,9 @@ class Settle(Construct):
                 "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
                 "STEPS": ",".join(steps),
                 "MAX_ATTEMPTS": str(max_attempts),
+                "MAX_FAILED_FRACTION": (
+                    "" if max_failed_fraction is None else str(max_failed_fraction)
+                ),
                 "INDEXED": "true" if indexed else "false",
                 "TRANSFORM_LOG_GROUP": TRANSFORM_LOG_GROUP,
             },

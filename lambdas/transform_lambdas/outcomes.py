@@ -1,6 +1,6 @@
 """What becomes of a drop that has no output: pure rules, by the kind of what went wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from transform_lambdas.transform_jobs import Job, refusal
@@ -8,6 +8,7 @@ from transform_lambdas.transform_jobs import Job, refusal
 _REASON_LIMIT = 1000
 # The batch and one of its halves may fail before the other half shows that the model works.
 _ATTEMPTS_TOGETHER = 3
+_FEWEST_DROPS = 10  # of fewer, the first that fails would be a large fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class Kind:
 
     :ivar again: another run may help.
     :ivar ages: that run counts as an attempt: it costs what this one has cost.
-    :ivar apart: one of the drops may be the cause, so they are tried in two halves.
+    :ivar apart: one of the drops, or the model, may be the cause: they are tried in two halves, and
+        count against the error budget.
     :ivar marks: words of the service by which it is known.
     """
 
@@ -120,8 +122,42 @@ class Verdict:
     ages: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ErrorBudget:
+    """What part of a batch may be lost before nothing of it is tried again.
+
+    :ivar max_failed_fraction: from 0 to below 1; `None`: there is no budget.
+    """
+
+    max_failed_fraction: float | None
+
+    def overrun(self, missing: Iterable[Missing], *, drops: int, is_whole: bool) -> str | None:
+        """Say by how much a run is over the budget; `None`: it is not.
+
+        :param missing: all that the run has left without output.
+        :param drops: that it had.
+        :param is_whole: it is a batch as dispatch has cut it, not what is tried apart from another.
+        """
+        allowed = self.max_failed_fraction
+        if allowed is None or not is_whole or drops < _FEWEST_DROPS:
+            return None
+        lost = sum(why.kind.apart for why in missing)
+        if lost <= allowed * drops:
+            return None
+        return (
+            f"{lost:,} of the {drops:,} drops of its run came out without predictions, more than "
+            f"max_failed_fraction={allowed:g} allows, so none of them is tried again"
+        )
+
+
 def judge(
-    missing: Missing, *, attempts: int, max_attempts: int, alone: bool, proven: bool
+    missing: Missing,
+    *,
+    attempts: int,
+    max_attempts: int,
+    alone: bool,
+    proven: bool,
+    overrun: str | None = None,
 ) -> Verdict:
     """Decide whether a drop without output is tried again.
 
@@ -132,10 +168,13 @@ def judge(
     :param attempts: that the drop has had.
     :param alone: no other drop was in the run.
     :param proven: the model has made an output in this run, or since this drop first failed.
+    :param overrun: by how much the run is over its error budget, if it is.
     """
     kind = missing.kind
     if not kind.again:
         return Verdict(missing.reason)
+    if overrun and kind.apart:
+        return Verdict(f"{missing.reason} ({overrun})")
     ages = kind.ages and (alone or not (kind.apart and proven))
     enough = max_attempts if alone else max(max_attempts, _ATTEMPTS_TOGETHER)
     if ages and attempts + 1 >= enough:

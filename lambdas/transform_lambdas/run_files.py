@@ -96,6 +96,11 @@ class RunFiles:
         head = {"prefix": f"s3://{input_bucket}/"}
         self._write(_manifest_key(run_id, 1), [head, *(drop.key for drop in drops)])
 
+    def read_claimed(self, run_id: str) -> list[str]:
+        """Return the keys of the drops that the run has claimed, which is what step 1 reads."""
+        manifest: list[Any] = self._read(_manifest_key(run_id, 1))
+        return manifest[1:]
+
     def hand_on(self, run_id: str, step: Step, keys: Iterable[str]) -> None:
         """Write what the step after `step` reads: its outputs for the drops of these keys."""
         head = {"prefix": f"s3://{self._bucket}/{step.prefix(run_id)}"}

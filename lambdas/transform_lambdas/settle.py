@@ -20,7 +20,14 @@ from transform_lambdas.index_work import Output
 from transform_lambdas.inputs import Inputs
 from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.ledger import CLAIMED, DONE, FAILED, SUPERSEDED, Entry, Ledger, Run
-from transform_lambdas.outcomes import NAME_IN_USE, Missing, explain, judge, run_outcome
+from transform_lambdas.outcomes import (
+    NAME_IN_USE,
+    ErrorBudget,
+    Missing,
+    explain,
+    judge,
+    run_outcome,
+)
 from transform_lambdas.run_files import RunFiles, Step, step_input
 from transform_lambdas.transform_jobs import UNFINISHED, Job, TransformJobs, refusal
 from transform_lambdas.wake_queue import WakeQueue
@@ -48,6 +55,7 @@ class Settlement:
         output_prefix: str,
         steps: Sequence[str],
         max_attempts: int,
+        budget: ErrorBudget,
         indexed: bool,
     ) -> None:
         self._pipeline_id = pipeline_id
@@ -62,6 +70,7 @@ class Settlement:
             Step(number, of=len(steps), name=name) for number, name in enumerate(steps, start=1)
         ]
         self._max_attempts = max_attempts
+        self._budget = budget
         self._indexed = indexed
 
     def settle(self, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,6 +112,7 @@ class Settlement:
     def _settle(self, run: Run, jobs: Sequence[Job], told: Mapping[str, Any]) -> dict[str, Any]:
         run_id = run.run_id
         drops = self._files.read_plan(run_id)
+        keys = self._files.read_claimed(run_id)
         last = self._steps[-1]
         sizes = self._files.output_sizes(run_id, last)
         claimed = [
@@ -110,13 +120,12 @@ class Settlement:
             for entry in self._ledger.entries(drops)
             if entry.run_id == run_id and entry.status == CLAIMED
         ]
-        missing = {entry.drop.key for entry in claimed if entry.drop.key not in sizes}
+        # Of all that the run had, so that a settlement that was cut short decides the same again.
+        missing = [key for key in keys if key not in sizes]
         why_missing = self._explain(run_id, missing, jobs, told)
-        groups = halves(
-            run_id,
-            [drop.key for drop in drops if drop.key not in sizes],
-            of=max((generation(entry.group) for entry in claimed), default=0),
-        )
+        halved = max((generation(entry.group) for entry in claimed), default=0)
+        groups = halves(run_id, missing, of=halved)
+        overrun = self._budget.overrun(why_missing.values(), drops=len(keys), is_whole=halved == 0)
         works = bool(sizes)
         if works:
             self._ledger.prove()
@@ -144,6 +153,7 @@ class Settlement:
                 max_attempts=self._max_attempts,
                 alone=run.drops == 1,
                 proven=works or proven_at > (entry.first_returned_at or run.opened_at),
+                overrun=overrun,
             )
             if verdict.fails is not None:
                 self._ledger.fail_drop(run_id, entry.drop, reason=verdict.fails)
@@ -255,6 +265,7 @@ class Settlement:
 @cache
 def _settlement() -> Settlement:
     environment = os.environ
+    max_failed_fraction = environment["MAX_FAILED_FRACTION"]
     config = Config(max_pool_connections=_AT_ONCE)
     table = boto3.resource("dynamodb", config=config).Table(environment["LEDGER_TABLE"])
     s3, sqs = boto3.client("s3", config=config), boto3.client("sqs", config=config)
@@ -273,6 +284,7 @@ def _settlement() -> Settlement:
         output_prefix=environment["OUTPUT_PREFIX"],
         steps=environment["STEPS"].split(","),
         max_attempts=int(environment["MAX_ATTEMPTS"]),
+        budget=ErrorBudget(float(max_failed_fraction) if max_failed_fraction else None),
         indexed=environment["INDEXED"] == "true",
     )
 

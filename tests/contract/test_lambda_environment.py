@@ -73,7 +73,9 @@ def test_values_are_plain_text(functions: dict[str, dict[str, Any]]) -> None:
     assert variables["MAX_BYTES"] == str(10 * 2**30)
     assert variables["MAX_CONCURRENT_RUNS"] == "2"
     assert variables["MARKER"] == ""
-    assert functions["settle"]["Environment"]["Variables"]["INDEXED"] == "true"
+    settle = functions["settle"]["Environment"]["Variables"]
+    assert settle["INDEXED"] == "true"
+    assert settle["MAX_FAILED_FRACTION"] == ""
     assert functions["index"]["Environment"]["Variables"]["RETENTION_DAYS"] == ""
 
 

@@ -23,6 +23,7 @@ from transform_lambdas.inputs import Inputs
 from transform_lambdas.intake import Intake, Receiver
 from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.ledger import Ledger
+from transform_lambdas.outcomes import ErrorBudget
 from transform_lambdas.predictions import CsvRecords, PredictionTable
 from transform_lambdas.run_files import RunFiles
 from transform_lambdas.settle import Settlement
@@ -125,6 +126,7 @@ class World:
         self.backfill_time: Callable[[], float] = lambda: 60
         self.slots = 2
         self.attempts = 3
+        self.budget: float | None = None
         self._sequence = 0
         self.ledger = self._ledger()
         self.files = RunFiles(Serial(self.s3), OUTPUT)
@@ -192,6 +194,7 @@ class World:
             output_prefix="predictions/",
             steps=self.steps,
             max_attempts=self.attempts,
+            budget=ErrorBudget(self.budget),
             indexed=True,
         )
 

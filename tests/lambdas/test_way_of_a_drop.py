@@ -516,3 +516,106 @@ def test_a_job_whose_name_is_in_use_is_ours_and_is_waited_for(world: World) -> N
     world.do_job(run_id, world.executions.started[run_id])
     world.jobs.jobs[run_id] = world.jobs.jobs[run_id][:1]
     assert world.settlement.settle(told)["outcome"] == "Completed"
+
+
+def lose(world: World, lost: int, of: int) -> list[Any]:
+    """Run a batch of which so many drops come out without predictions, by the model's fault."""
+    drops = [world.drop(f"input/{number:02}.csv") for number in range(of)]
+    for drop in drops[:lost]:
+        world.jobs.said[drop.key] = "Bad HTTP status received from algorithm: 500"
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.execute(run_id)
+    return drops
+
+
+def test_a_batch_that_is_over_its_error_budget_is_not_tried_again(world: World) -> None:
+    world.budget = 0.25
+
+    drops = lose(world, 4, 12)
+
+    assert sorted(world.statuses().values()) == ["done"] * 8 + ["failed"] * 4
+    assert world.reason(drops[0]) == (
+        "input/00.csv: Bad HTTP status received from algorithm: 500 (4 of the 12 drops of its run "
+        "came out without predictions, more than max_failed_fraction=0.25 allows, so none of them "
+        "is tried again)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lost", "of", "budget"),
+    [
+        pytest.param(3, 12, 0.25, id="as much as the budget"),
+        pytest.param(9, 9, 0.25, id="too few drops"),
+        pytest.param(12, 12, None, id="no budget"),
+    ],
+)
+def test_what_a_batch_within_its_budget_has_lost_is_tried_in_halves(
+    world: World, lost: int, of: int, budget: float | None
+) -> None:
+    world.budget = budget
+
+    lose(world, lost, of)
+
+    assert list(world.statuses().values()).count("waiting") == lost
+
+
+def test_what_is_tried_in_halves_is_not_held_to_the_budget(world: World) -> None:
+    world.budget = 0.6
+    drops = lose(world, 20, 40)
+    world.jobs.said.clear()
+    for drop in drops[:7]:
+        world.jobs.said[drop.key] = "Bad HTTP status received from algorithm: 500"
+
+    (half,) = [run_id for run_id in world.dispatch() if run_id]
+    world.execute(half)
+
+    assert list(world.statuses().values()).count("failed") == 0
+
+
+def test_bad_data_counts_against_the_budget_and_keeps_its_own_reason(world: World) -> None:
+    world.budget = 0.0
+    bad, broken, *_ = [world.drop(f"input/{number:02}.csv") for number in range(10)]
+    world.jobs.said[bad.key] = "ClientError: 400 no number"
+    world.jobs.said[broken.key] = "Bad HTTP status received from algorithm: 500"
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+
+    world.execute(run_id)
+
+    assert world.reason(bad) == "input/00.csv: ClientError: 400 no number"
+    assert "(2 of the 10 drops of its run" in world.reason(broken)
+
+
+def test_a_quota_is_not_held_against_the_budget(world: World) -> None:
+    world.budget = 0.0
+    for number in range(10):
+        world.drop(f"input/{number:02}.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    limit = {"error": "SageMaker.ResourceLimitExceededException", "cause": "quota"}
+
+    world.settlement.settle({"run_id": run_id, "step": 1, **limit})
+
+    assert set(world.statuses().values()) == {"waiting"}
+    assert "ResourceLimitExceeded" in world.reason(world.files.read_plan(run_id)[0])
+
+
+def test_a_settlement_cut_short_decides_the_same_of_what_is_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a drop that is settled second would be judged by the few that are still claimed."""
+    world.budget = 0.25
+    drops = [world.drop(f"input/{number:02}.csv") for number in range(12)]
+    for drop in drops[:4]:
+        world.jobs.said[drop.key] = "Bad HTTP status received from algorithm: 500"
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.do_job(run_id)
+    for drop in drops[:2] + drops[6:]:
+        world.ledger.fail_drop(run_id, drop, reason="settled before the cut")
+
+    world.settlement.settle({"run_id": run_id, "step": 1})
+
+    assert "(4 of the 12 drops" in world.reason(drops[2])
+    assert world.statuses()[drops[3].key] == "failed"

@@ -37,6 +37,7 @@ from transform_lambdas.inputs import Inputs
 from transform_lambdas.intake import Intake, Receiver
 from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.ledger import Ledger
+from transform_lambdas.outcomes import ErrorBudget
 from transform_lambdas.predictions import CsvRecords, PredictionTable
 from transform_lambdas.run_files import RunFiles
 from transform_lambdas.settle import Settlement
@@ -72,6 +73,7 @@ class Plan:
     trouble_s: float
     untold: float = 0.0  # of the uploads, of which no event tells: a backfill has to find them
     model_works: bool = True
+    budget: float | None = None  # the part of a batch that may come out without predictions
 
     @classmethod
     def of(cls, scheduler: Scheduler) -> "Plan":
@@ -106,6 +108,7 @@ class Plan:
             quota=random.choice((0, 1, 5, 5)),
             trouble_s=random.uniform(600, 2 * _HOUR_S),
             untold=random.choice((0.0, 0.0, 0.3, 1.0)),
+            budget=random.choice((None, None, 0.2)),
         )
 
 
@@ -352,6 +355,7 @@ class World:
             output_prefix=_PREDICTIONS,
             steps=[f"step-{number}" for number in range(1, self.plan.steps + 1)],
             max_attempts=self.plan.max_attempts,
+            budget=ErrorBudget(self.plan.budget),
             indexed=True,
         )
 

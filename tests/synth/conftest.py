@@ -164,6 +164,7 @@ def everything_on(model_files: Path) -> Callable[[Stack], BatchTransform]:
             ),
             max_concurrent_runs=5,
             max_attempts=2,
+            max_failed_fraction=0.2,
             job_timeout=Duration.hours(6),
             encryption_key=key,
             monitoring=Monitoring(

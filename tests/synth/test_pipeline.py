@@ -485,6 +485,11 @@ def test_one_bucket_may_hold_both_and_different_buckets_any_prefix(
         pytest.param({"instance_count": 101}, "at most 100", id="too many instances"),
         pytest.param({"max_concurrent_runs": 0}, "leave it out", id="no slot"),
         pytest.param({"max_attempts": 0}, "leave it out", id="no attempt"),
+        pytest.param({"max_failed_fraction": 1}, "a fifth of a batch", id="a budget of all"),
+        pytest.param({"max_failed_fraction": -0.1}, "at least 0", id="a budget below none"),
+        pytest.param(
+            {"max_failed_fraction": float("nan")}, "below 1, got nan", id="a budget of no number"
+        ),
         pytest.param({"job_timeout": Duration.seconds(5)}, "takes minutes", id="short timeout"),
         pytest.param({"run_timeout": Duration.seconds(5)}, "run_timeout must be", id="short run"),
         pytest.param({"pipeline_id": "a" * 29}, "at most 28", id="long id"),

@@ -82,6 +82,7 @@ pipelines:
     schedule: rate(1 day)
     max_concurrent_runs: 4
     max_attempts: 5
+    max_failed_fraction: 0.25
     job_timeout_s: 600
     pipeline_id: churn
 """)
@@ -97,7 +98,8 @@ pipelines:
     intake = variables(template, "intake")
     assert (intake["INPUT_PREFIX"], intake["INPUT_SUFFIXES"]) == ("drops/", '[".csv"]')
     assert (intake["MIN_DROP_BYTES"], intake["MAX_DROP_BYTES"]) == ("", "1000")
-    assert variables(template, "settle")["MAX_ATTEMPTS"] == "5"
+    settle = variables(template, "settle")
+    assert (settle["MAX_ATTEMPTS"], settle["MAX_FAILED_FRACTION"]) == ("5", "0.25")
     assert variables(template, "index")["RETENTION_DAYS"] == "9"
     for rendered in (
         '"InvocationsTimeoutInSeconds": 30, "InvocationsMaxRetries": 0',
