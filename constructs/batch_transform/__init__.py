@@ -1,15 +1,14 @@
 """CDK constructs for event-driven SageMaker Batch Transform."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from batch_transform.containers import ModelContainer, PrivateRegistry
-from batch_transform.functions_vpc import FunctionsVpc
-from batch_transform.grants import BatchTransformGrants
-from batch_transform.index import PredictionIndex
-from batch_transform.metrics import BatchTransformMetrics
 from batch_transform.model import TransformModel
-from batch_transform.model_roles import ModelVpc
-from batch_transform.monitoring import Monitoring
-from batch_transform.pipeline import BatchTransform
+from batch_transform.monitoring_policy import Monitoring
+from batch_transform.networks import FunctionsVpc, ModelVpc
 from batch_transform.policy import BatchPolicy
+from batch_transform.prediction_index import PredictionIndex
 from batch_transform.server_limits import ModelServer, with_server_limits
 from batch_transform.settings import (
     AssembleWith,
@@ -24,8 +23,13 @@ from batch_transform.settings import (
     TransformSettings,
 )
 from batch_transform.steps import InstanceCount, TransformStep
-from batch_transform.task import S3Location, TransformTask
 from batch_transform.uploads import Uploads
+
+if TYPE_CHECKING:
+    from batch_transform.grants import BatchTransformGrants
+    from batch_transform.metrics import BatchTransformMetrics
+    from batch_transform.pipeline import BatchTransform
+    from batch_transform.task import S3Location, TransformTask
 
 __all__ = [
     "AssembleWith",
@@ -57,3 +61,19 @@ __all__ = [
     "Uploads",
     "with_server_limits",
 ]
+
+# CDK takes two seconds to import and starts Node, which only those wait for who make constructs.
+_CONSTRUCTS = {
+    "BatchTransform": "pipeline",
+    "BatchTransformGrants": "grants",
+    "BatchTransformMetrics": "metrics",
+    "S3Location": "task",
+    "TransformTask": "task",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a construct when it is first asked for."""
+    if name not in _CONSTRUCTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_CONSTRUCTS[name]}"), name)

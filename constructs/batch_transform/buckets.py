@@ -1,7 +1,6 @@
 """Where drops arrive and outputs appear."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 from aws_cdk import Annotations, Duration, RemovalPolicy, Token
@@ -11,44 +10,16 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from batch_transform.job_data import JobData, distinct_buckets, distinct_keys
-from batch_transform.names import check_prefix
+from batch_transform.places import REPORTS, RUNS, StepPlace
 from batch_transform.uploads import Uploads
-
-PREDICTIONS = "predictions/"
-RUNS = "runs/"
-REPORTS = "reports/"
 
 #: The id of the warning, for `Annotations.of(pipeline).acknowledge_warning`.
 EVENTS_OF_IMPORTED_BUCKET = "@batch-transform:eventsOfImportedBucket"
 
 # The child that CDK's Bucket gets when it is told to notify anyone.
 _L2_NOTIFICATIONS = "Notifications"
-_PREFIX_LENGTH = 64  # with the longest key of a drop it is no longer than what a run's files have
 _UNFINISHED_UPLOADS = Duration.days(7)
 _RUN_FILES = Duration.days(30)
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlace:
-    """Where a step has its files under the prefix of a run; it is one `of` so many, from 1 on."""
-
-    number: int
-    of: int
-
-    @property
-    def manifest(self) -> str:
-        """The list of what its job reads."""
-        return f"manifest-{self.number}.json"
-
-    @property
-    def folder(self) -> str:
-        """Where its job writes."""
-        return f"step-{self.number}-of-{self.of}"
-
-    @property
-    def before(self) -> "StepPlace | None":
-        """The place of the step whose outputs it reads; `None` for the first, which reads drops."""
-        return StepPlace(self.number - 1, self.of) if self.number > 1 else None
 
 
 class TransformBuckets(Construct):
@@ -68,7 +39,6 @@ class TransformBuckets(Construct):
         removal_policy: RemovalPolicy,
     ) -> None:
         super().__init__(scope, construct_id)
-        _check_output_prefix(output_prefix)
         if input_bucket is not None and output_bucket is not None:
             _check_overlap(input_bucket, output_bucket, uploads.prefix, output_prefix)
         self.input_prefix = uploads.prefix
@@ -205,28 +175,6 @@ def bucket_identity(bucket: s3.IBucket) -> str:
     made_here = cast(s3.CfnBucket | None, bucket.node.default_child)
     name = None if made_here is None else made_here.bucket_name
     return bucket.bucket_name if name is None or Token.is_unresolved(name) else name
-
-
-def _check_output_prefix(output_prefix: str) -> None:
-    if Token.is_unresolved(output_prefix):
-        return
-    check_prefix(
-        "output_prefix",
-        output_prefix,
-        better="output",
-        otherwise="outputs would lie beside it",
-    )
-    if len(output_prefix) > _PREFIX_LENGTH:
-        raise ValueError(
-            f"output_prefix must have at most {_PREFIX_LENGTH} characters, got "
-            f"{len(output_prefix)}; the keys of drops follow it"
-        )
-    for prefix in (RUNS, REPORTS):
-        if output_prefix.startswith(prefix):
-            raise ValueError(
-                f"output_prefix must not lie under {prefix!r}, where runs keep their own files, "
-                f"got {output_prefix!r}; use for example {PREDICTIONS!r}"
-            )
 
 
 def _check_events(input_bucket: s3.IBucket) -> None:

@@ -1,30 +1,24 @@
-"""A container of a model: its image, its artifact, and what the model's role needs for them."""
+"""A container of a model: its image and its artifact."""
+
+from __future__ import annotations
 
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aws_cdk import Fn, Stack, Token
-from aws_cdk import aws_ecr as ecr
-from aws_cdk import aws_ecr_assets as ecr_assets
-from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
-from aws_cdk import aws_sagemaker as sagemaker
-from constructs import Construct
-
-from batch_transform.archive import content_hash, pack
-from batch_transform.assets import file_asset
+from batch_transform.tokens import is_token
 
 if TYPE_CHECKING:
+    from aws_cdk import aws_ecr as ecr
+    from aws_cdk import aws_kms as kms
     from aws_cdk import aws_lambda as lambda_
 
-_S3 = "s3://"
+S3 = "s3://"
 _TOKEN = r"\$\{Token\[[^\]]+\]\}"
-_ECR_URI = re.compile(
+ECR_URI = re.compile(
     rf"(?P<account>\d{{12}}|{_TOKEN})\.dkr\.ecr\.(?P<region>[a-z0-9-]+|{_TOKEN})"
     rf"\.(?:amazonaws\.com(?:\.cn)?|{_TOKEN})"
     rf"/(?P<repository>(?:[a-z0-9._/-]|{_TOKEN})+)(?:[:@].+)?"
@@ -47,7 +41,7 @@ class PrivateRegistry:
         Default: the registry asks for none.
     """
 
-    credentials: "lambda_.IFunction | None" = None
+    credentials: lambda_.IFunction | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,178 +78,13 @@ class ModelContainer:
         _check_hostname(self.hostname)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Needs:
-    """What the role of a model needs so that its containers start.
-
-    :param objects: ARNs of artifacts.
-    :param repositories: ARNs of ECR repositories.
-    """
-
-    objects: tuple[str, ...] = ()
-    keys: tuple[kms.IKey, ...] = ()
-    repositories: tuple[str, ...] = ()
-    functions: "tuple[lambda_.IFunction, ...]" = ()
-
-    def __add__(self, other: "Needs") -> "Needs":
-        return Needs(
-            objects=self.objects + other.objects,
-            keys=self.keys + other.keys,
-            repositories=self.repositories + other.repositories,
-            functions=self.functions + other.functions,
-        )
-
-    def statements(self) -> list[iam.PolicyStatement]:
-        """Return the policy statements; each resource once, and none for what is not needed."""
-        found = [
-            (["s3:GetObject"], self.objects),
-            (["kms:Decrypt"], [key.key_arn for key in self.keys]),
-            (["ecr:GetAuthorizationToken"], ["*"] if self.repositories else []),
-            (
-                [
-                    "ecr:BatchCheckLayerAvailability",
-                    "ecr:BatchGetImage",
-                    "ecr:GetDownloadUrlForLayer",
-                ],
-                self.repositories,
-            ),
-            (["lambda:InvokeFunction"], [function.function_arn for function in self.functions]),
-        ]
-        return [
-            iam.PolicyStatement(actions=actions, resources=list(dict.fromkeys(resources)))
-            for actions, resources in found
-            if resources
-        ]
-
-
-def bind_container(
-    scope: Construct, container: ModelContainer
-) -> tuple[sagemaker.CfnModel.ContainerDefinitionProperty, Needs]:
-    """Define the assets of a container in `scope`; return it as CreateModel has it."""
-    image, needs = _bind_image(scope, container)
-    url: str | None = None
-    if container.artifact is not None:
-        url, artifact_arn = _bind_artifact(scope, container.artifact)
-        keys = () if container.artifact_key is None else (container.artifact_key,)
-        needs += Needs(objects=(artifact_arn,), keys=keys)
-    definition = sagemaker.CfnModel.ContainerDefinitionProperty(
-        container_hostname=container.hostname,
-        environment=dict(container.environment) or None,
-        image=image,
-        image_config=_image_config(container.registry),
-        model_data_url=url,
-    )
-    return definition, needs
-
-
-def artifact_arn(scope: Construct, uri: str) -> str:
-    """Return the ARN of an object by its `s3://` URI, which deployment may be the first to know."""
-    path = (
-        Fn.select(1, Fn.split(_S3, uri))
-        if Token.is_unresolved(uri) and not uri.startswith(_S3)
-        else uri.removeprefix(_S3)
-    )
-    return f"arn:{Stack.of(scope).partition}:s3:::{path}"
-
-
-def repository_arn(scope: Construct, image: str | ecr.IRepository) -> str:
-    """Return the ARN of the repository of an image in ECR.
-
-    :raises ValueError: the image is in another region than the stack.
-    """
-    if not isinstance(image, str):
-        return image.repository_arn
-    uri = _ECR_URI.fullmatch(image)
-    assert uri is not None  # check_ecr_uri looked
-    check_region(scope, uri["region"], of=f"image {image!r}")
-    return Stack.of(scope).format_arn(
-        account=uri["account"],
-        region=uri["region"],
-        resource="repository",
-        resource_name=uri["repository"],
-        service="ecr",
-    )
-
-
-def check_region(scope: Construct, region: str, *, of: str) -> None:
-    """Refuse what a model needs and is in another region: SageMaker takes nothing from there.
-
-    :param of: what it is, for the message.
-    :raises ValueError: it is not in the region of the stack.
-    """
-    here = Stack.of(scope).region
-    if region != here and not Token.is_unresolved(region) and not Token.is_unresolved(here):
-        raise ValueError(
-            f"what a model is made of must be in the stack's region {here}, got {of} of {region}; "
-            "copy it there"
-        )
-
-
-def _bind_artifact(scope: Construct, artifact: str | Path) -> tuple[str, str]:
-    """Return the artifact's URL and the ARN of its object."""
-    if isinstance(artifact, str) and _is_in_s3(artifact):
-        return artifact, artifact_arn(scope, artifact)
-    path = Path(artifact).resolve()
-    if path.is_file():
-        asset = file_asset(scope, "Artifact", path)
-    else:
-        with tempfile.TemporaryDirectory() as directory:
-            archive = Path(directory) / "model.tar.gz"
-            pack(path, archive)
-            asset = file_asset(scope, "Artifact", archive, asset_hash=content_hash(path))
-    arn = Stack.of(scope).format_arn(
-        account="",
-        region="",
-        resource=asset.bucket_name,
-        resource_name=asset.object_key,
-        service="s3",
-    )
-    return asset.s3_object_url, arn
-
-
-def _bind_image(scope: Construct, container: ModelContainer) -> tuple[str, Needs]:
-    """Return the image's URI, and what pulling it needs."""
-    image = container.image
-    if not isinstance(image, str | Path):
-        uri = image.repository_uri_for_tag(container.image_tag or "latest")
-        return uri, Needs(repositories=(image.repository_arn,))
-    if container.registry is not None:
-        credentials = container.registry.credentials
-        return str(image), Needs(functions=() if credentials is None else (credentials,))
-    if isinstance(image, str) and _ECR_URI.fullmatch(image):
-        return image, Needs(repositories=(repository_arn(scope, image),))
-    asset = ecr_assets.DockerImageAsset(
-        scope,
-        "Image",
-        directory=str(Path(image).resolve()),
-        exclude=["**/__pycache__", "**/*.pyc"],
-        platform=ecr_assets.Platform.LINUX_AMD64,
-    )
-    return asset.image_uri, Needs(repositories=(asset.repository.repository_arn,))
-
-
-def _image_config(
-    registry: PrivateRegistry | None,
-) -> sagemaker.CfnModel.ImageConfigProperty | None:
-    if registry is None:
-        return None
-    credentials = registry.credentials
-    return sagemaker.CfnModel.ImageConfigProperty(
-        repository_access_mode="Vpc",
-        repository_auth_config=None
-        if credentials is None
-        else sagemaker.CfnModel.RepositoryAuthConfigProperty(
-            repository_credentials_provider_arn=credentials.function_arn
-        ),
-    )
-
-
-def _is_in_s3(artifact: str) -> bool:
-    return artifact.startswith(_S3) or Token.is_unresolved(artifact)
+def is_in_s3(artifact: str) -> bool:
+    """Whether an artifact is the URI of one, and no path."""
+    return artifact.startswith(S3) or is_token(artifact)
 
 
 def _check_artifact(artifact: str | Path) -> None:
-    if isinstance(artifact, str) and _is_in_s3(artifact):
+    if isinstance(artifact, str) and is_in_s3(artifact):
         check_artifact_uri(artifact)
         return
     path = Path(artifact)
@@ -282,8 +111,8 @@ def check_artifact_uri(uri: str) -> None:
     :raises ValueError: such a model would need ModelDataSource, which batch transform refuses
         (reference §1.9).
     """
-    bucket, _, key = uri.removeprefix(_S3).partition("/")
-    if Token.is_unresolved(key or bucket):
+    bucket, _, key = uri.removeprefix(S3).partition("/")
+    if is_token(key or bucket):
         return
     if not key.endswith((".gz", ".tgz")):
         raise ValueError(
@@ -315,8 +144,8 @@ def _check_image(
                 "push the image to the registry, or leave registry out"
             )
         _check_image_length(image)
-    elif not (isinstance(image, str) and _ECR_URI.fullmatch(image)):
-        if isinstance(image, str) and Token.is_unresolved(image):
+    elif not (isinstance(image, str) and ECR_URI.fullmatch(image)):
+        if isinstance(image, str) and is_token(image):
             raise ValueError(
                 "image must show its repository at synth when it is a string, got a token; "
                 "pass the ecr.IRepository and image_tag"
@@ -336,7 +165,7 @@ def check_ecr_uri(image: str) -> None:
 
     :raises ValueError: it is none.
     """
-    if not _ECR_URI.fullmatch(image):
+    if not ECR_URI.fullmatch(image):
         raise ValueError(
             f"an image must be the URI of one in ECR, got {image!r}; "
             "pass such a URI, or the ecr.IRepository"
@@ -344,7 +173,7 @@ def check_ecr_uri(image: str) -> None:
 
 
 def _check_image_length(uri: str) -> None:
-    if not Token.is_unresolved(uri) and len(uri) > _IMAGE_LENGTH:
+    if not is_token(uri) and len(uri) > _IMAGE_LENGTH:
         raise ValueError(
             f"the URI of an image must have at most {_IMAGE_LENGTH} characters, got {len(uri)} in "
             f"{uri!r}; shorten the repository's name or the tag"
@@ -363,12 +192,12 @@ def check_environment(environment: Mapping[str, str]) -> None:
         )
     size = 0
     for name, value in environment.items():
-        if not Token.is_unresolved(name) and not _VARIABLE.fullmatch(name):
+        if not is_token(name) and not _VARIABLE.fullmatch(name):
             raise ValueError(
                 "a variable of environment must be named by letters, digits and underscores, no "
                 f"digit first, got {name!r}; rename it"
             )
-        if Token.is_unresolved(value):
+        if is_token(value):
             continue
         if len(str(value)) > _VARIABLE_LENGTH:
             raise ValueError(
@@ -384,7 +213,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
 
 
 def _check_hostname(hostname: str | None) -> None:
-    if hostname is None or Token.is_unresolved(hostname) or _HOSTNAME.fullmatch(hostname):
+    if hostname is None or is_token(hostname) or _HOSTNAME.fullmatch(hostname):
         return
     raise ValueError(
         "a container's hostname must be letters, digits and inner hyphens, at most 63 characters, "

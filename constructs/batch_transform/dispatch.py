@@ -5,9 +5,10 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from batch_transform.buckets import RUNS, TransformBuckets
+from batch_transform.buckets import TransformBuckets
 from batch_transform.functions import TransformFunctions, receive_from, send_to
 from batch_transform.ledger import Ledger
+from batch_transform.places import RUNS
 from batch_transform.policy import BatchPolicy
 from batch_transform.wake import DISPATCH_TIMEOUT_S, WakeUps
 

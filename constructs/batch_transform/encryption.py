@@ -4,15 +4,11 @@ Roles of the pipeline get the use of the key by their own policies. AWS services
 nobody's role can be let do so by the key's policy alone.
 """
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aws_cdk import Annotations, ArnFormat, Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
-
-import transform_request
-from batch_transform.steps import TransformStep
 
 if TYPE_CHECKING:
     from aws_cdk import aws_kms as kms
@@ -31,18 +27,6 @@ _LOGS_ACTIONS = (
 )
 
 
-def check_key(key: "kms.IKey") -> None:
-    """Refuse an alias, by which no policy can name a key.
-
-    :raises ValueError: it is one.
-    """
-    if ":alias/" in key.key_arn:
-        raise ValueError(
-            "encryption_key must be a key, got an alias, which policies cannot name; import the "
-            "key with kms.Key.from_key_arn, or find it by its alias with kms.Key.from_lookup"
-        )
-
-
 def let_services_use(scope: Construct, key: "kms.IKey") -> None:
     """Let the services that write for a pipeline use `key`; warn when its policy is not ours."""
     statements = _service_statements(Stack.of(scope))
@@ -55,23 +39,6 @@ def let_services_use(scope: Construct, key: "kms.IKey") -> None:
             "policy cannot be changed from here; add the statements of docs/encryption.md to it "
             "and acknowledge this, or no upload starts a run and the stack cannot be deployed",
         )
-
-
-def encrypt_job(step: TransformStep, key: "kms.IKey") -> TransformStep:
-    """Have a step's outputs and volumes encrypted with `key`, where it does not say with which.
-
-    Local NVMe storage is encrypted by its hardware, and SageMaker refuses a key for it.
-    """
-    settings = step.settings
-    on_nvme = any(transform_request.has_local_storage(each) for each in step.instance_types)
-    return replace(
-        step,
-        settings=replace(
-            settings,
-            output_key=settings.output_key or key,
-            volume_key=settings.volume_key or (None if on_nvme else key),
-        ),
-    )
 
 
 def state_machine_key_use(scope: Construct, key: "kms.IKey") -> list[iam.PolicyStatement]:

@@ -11,7 +11,8 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from batch_transform.assets import file_asset
-from batch_transform.functions_vpc import FunctionsVpc, connect_functions
+from batch_transform.functions_vpc import connect_functions
+from batch_transform.networks import FunctionsVpc
 
 _PACKAGE = Path(__file__).resolve().parent
 

@@ -2,32 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from batch_transform.model_roles import https_only, select_subnets
-
-if TYPE_CHECKING:
-    from aws_cdk import aws_ec2 as ec2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FunctionsVpc:
-    """Subnets and security groups of the functions.
-
-    From there they have to reach S3, DynamoDB, SQS, Step Functions, SageMaker and CloudWatch Logs:
-    through NAT, or by the endpoints that docs/encryption.md lists.
-
-    :param subnets: Default: the private ones.
-    :param security_groups: Default: a new one, which lets HTTPS out and nothing in.
-    """
-
-    vpc: "ec2.IVpc"
-    subnets: "ec2.SubnetSelection | None" = None
-    security_groups: "Sequence[ec2.ISecurityGroup]" = ()
+from batch_transform.networks import FunctionsVpc
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,10 +7,10 @@ from aws_cdk import ArnFormat, Stack, Token
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from batch_transform.buckets import REPORTS, RUNS
+from batch_transform.bound_model import scoring_statements
 from batch_transform.functions import send_to
 from batch_transform.ledger import QUEUE_INDEX, table_key_use
-from batch_transform.model import scoring_statements
+from batch_transform.places import REPORTS, RUNS
 
 if TYPE_CHECKING:
     from batch_transform.pipeline import BatchTransform

@@ -2,20 +2,18 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from aws_cdk import Stack, Token
+from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 if TYPE_CHECKING:
     from aws_cdk import aws_ssm as ssm
 
-_NAME = re.compile(r"[a-zA-Z0-9_.-]+|(/[a-zA-Z0-9_.-]+)+")
 _NOT_FOUND = ("Ssm.ParameterNotFound", "Ssm.ParameterNotFoundException")
 
 
@@ -35,24 +33,6 @@ class ModelParameter:
     def expression(self) -> str:
         """The JSONata that is the model's name in a run."""
         return f"{{% ${self.variable} %}}"
-
-
-def check_parameter_name(name: str) -> None:
-    """Refuse what is no name of a parameter.
-
-    :raises ValueError: it is none, or only deployment knows it.
-    """
-    if Token.is_unresolved(name):
-        raise ValueError(
-            "the name of a model's parameter must be known at synth when it is a string, got a "
-            "token; pass the ssm.IStringParameter"
-        )
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            "the name of a model's parameter must be a word of letters, digits, '.', '-' and '_', "
-            f"or a path of such words that begins with '/', got {name!r}; "
-            "use for example '/churn/model'"
-        )
 
 
 def model_parameter(scope: Construct, parameter: "str | ssm.IStringParameter") -> ModelParameter:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from aws_cdk import Duration, Stack
@@ -18,51 +17,8 @@ _DASHBOARD = "BatchTransformDashboard"
 _PERIOD = Duration.minutes(5)
 _LONG_PERIOD = Duration.hours(1)
 _RUNS_FAILED = 3
-_PATIENCE = Duration.hours(6)
 _ROW_WIDTH = 24  # columns of a CloudWatch dashboard
 _DEPTH = "ApproximateNumberOfMessagesVisible"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Monitoring:
-    """What watches a pipeline.
-
-    :param alarms: four: drops failed, a drop waits too long, runs fail, dead letters.
-    :param dashboard: a row of graphs in the one dashboard of the stack.
-    :param topic: receives the alarms, and may be imported. One with a KMS key of yours needs a key
-        policy that lets `cloudwatch.amazonaws.com` use it. Default: the alarms only show.
-    :param longest_wait: a drop that waits longer alarms. Default: six hours more than the batch
-        policy's `max_wait`, for a drop also waits while all runs are in flight.
-    """
-
-    alarms: bool = True
-    dashboard: bool = True
-    topic: "sns.ITopic | None" = None
-    longest_wait: Duration | None = None
-
-    def __post_init__(self) -> None:
-        if self.alarms:
-            return
-        for name, value in (("topic", self.topic), ("longest_wait", self.longest_wait)):
-            if value is not None:
-                raise ValueError(
-                    f"{name} must come with alarms, got alarms=False; leave one of them out"
-                )
-
-    def longest_wait_s(self, max_wait: Duration) -> int:
-        """Return how many seconds a drop may wait when batches wait for up to `max_wait`.
-
-        :raises ValueError: drops wait so long by the batch policy already.
-        """
-        if self.longest_wait is None:
-            return int(max_wait.plus(_PATIENCE).to_seconds())
-        if self.longest_wait.to_seconds() <= max_wait.to_seconds():
-            raise ValueError(
-                "longest_wait must be longer than the batch policy's max_wait of "
-                f"{max_wait.to_human_string()}, got {self.longest_wait.to_human_string()}; raise "
-                "it by what a run takes, or every batch would alarm"
-            )
-        return int(self.longest_wait.to_seconds())
 
 
 class Alarms(Construct):

@@ -2,9 +2,12 @@
 
 import hashlib
 import re
+from typing import TYPE_CHECKING
 
-from aws_cdk import Stack, Token
-from constructs import Construct
+from batch_transform.tokens import is_token
+
+if TYPE_CHECKING:
+    from constructs import Construct
 
 _NAME = re.compile(r"[a-z0-9](-*[a-z0-9])*")
 _HASH_LENGTH = 8
@@ -16,7 +19,7 @@ def checked_name(what: str, name: str, *, length: int) -> str:
     :param what: the parameter, for the message.
     :raises ValueError: it cannot, or is too long for what follows it.
     """
-    if Token.is_unresolved(name):
+    if is_token(name):
         raise ValueError(
             f"{what} must be known at synth, got a token; write it out, or leave it out"
         )
@@ -36,7 +39,7 @@ def check_prefix(what: str, prefix: str, *, better: str, otherwise: str) -> None
     :param otherwise: what would happen.
     :raises ValueError: it does not end with `/`, or begins with it.
     """
-    if Token.is_unresolved(prefix) or (prefix.endswith("/") and not prefix.startswith("/")):
+    if is_token(prefix) or (prefix.endswith("/") and not prefix.startswith("/")):
         return
     proposed = f"{prefix.strip('/') or better}/"
     raise ValueError(
@@ -45,16 +48,18 @@ def check_prefix(what: str, prefix: str, *, better: str, otherwise: str) -> None
     )
 
 
-def derived_name(construct: Construct, *, length: int) -> str:
+def derived_name(construct: "Construct", *, length: int) -> str:
     """Return `<construct id>-<hash>`: readable, and another one for every path and stack.
 
     Lower case, because SageMaker's ARNs are, and policies name jobs by it.
     """
+    from aws_cdk import Stack  # whoever has a construct has imported CDK
+
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", construct.node.id).lower()
     slug = re.sub(r"[^a-z0-9]+", "-", words)[: length - _HASH_LENGTH - 1].strip("-")
     stack_name = Stack.of(construct).stack_name
     identity = construct.node.path
-    if not Token.is_unresolved(stack_name):
+    if not is_token(stack_name):
         identity = f"{stack_name}\n{identity}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:_HASH_LENGTH]
     return f"{slug}-{digest}" if slug else digest

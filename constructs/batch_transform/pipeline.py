@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import RemovalPolicy
 from aws_cdk import aws_events as events
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
@@ -12,41 +12,37 @@ from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from batch_transform.buckets import PREDICTIONS, StepPlace, TransformBuckets
+from batch_transform.bound_model import bind_model
+from batch_transform.buckets import TransformBuckets
 from batch_transform.discovery import Discovery
 from batch_transform.dispatch import Dispatch
-from batch_transform.encryption import check_key, encrypt_job, let_services_use
+from batch_transform.encryption import let_services_use
 from batch_transform.events import run_rule
 from batch_transform.functions import TransformFunctions
-from batch_transform.functions_vpc import FunctionsVpc
 from batch_transform.grants import BatchTransformGrants
-from batch_transform.index import Index, PredictionIndex
+from batch_transform.index import Index
 from batch_transform.intake import Intake
 from batch_transform.ledger import Ledger
 from batch_transform.lookup import Lookup
 from batch_transform.metrics import BatchTransformMetrics
 from batch_transform.model import TransformModel
-from batch_transform.monitoring import Alarms, Monitoring, draw
-from batch_transform.names import checked_name, derived_name
+from batch_transform.monitoring import Alarms, draw
+from batch_transform.monitoring_policy import Monitoring
+from batch_transform.names import derived_name
+from batch_transform.networks import FunctionsVpc
+from batch_transform.places import PREDICTIONS, StepPlace
+from batch_transform.plan import PIPELINE_ID_LENGTH, plan_pipeline
 from batch_transform.policy import BatchPolicy
-from batch_transform.request import check_settings
+from batch_transform.prediction_index import PredictionIndex
+from batch_transform.quantities import Duration
 from batch_transform.run import Run
 from batch_transform.settings import TransformSettings
 from batch_transform.settle import Settle
 from batch_transform.sharing import check_sharing
-from batch_transform.steps import (
-    BoundStep,
-    InstanceCount,
-    TransformStep,
-    check_chain,
-    check_timeout,
-)
+from batch_transform.steps import BoundStep, InstanceCount, TransformStep
 from batch_transform.uploads import Uploads
 from batch_transform.wake import WakeUps
-from batch_transform.warnings import warn
-
-# Beside it, a transform job's name has the run's time, six digits, step and attempt: 63 in all.
-_PIPELINE_ID_LENGTH = 28
+from batch_transform.warnings import warn, warn_of_joined_lines
 
 
 class BatchTransform(Construct):
@@ -141,30 +137,30 @@ class BatchTransform(Construct):
         pipeline_id: str | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
-        chain = _checked_steps(model, instance_type, instance_count, settings, steps)
-        check_chain(self, chain)
-        if encryption_key is not None:
-            check_key(encryption_key)
-            let_services_use(self, encryption_key)
-            chain = [encrypt_job(step, encryption_key) for step in chain]
-        settings = chain[-1].settings
-        batch = batch or BatchPolicy()
-        monitoring = monitoring or Monitoring()
-        longest_wait_s = monitoring.longest_wait_s(batch.max_wait)
-        uploads = uploads or Uploads()
-        _check_counts(max_concurrent_runs=max_concurrent_runs, max_attempts=max_attempts)
-        _check_fraction(max_failed_fraction)
-        job_timeout = job_timeout or Duration.days(1)
-        check_timeout("job_timeout", job_timeout)
-        if run_timeout is not None:
-            check_timeout("run_timeout", run_timeout)
-        if index is not None:
-            index.record_format(settings)
-        self.pipeline_id = (
-            checked_name("pipeline_id", pipeline_id, length=_PIPELINE_ID_LENGTH)
-            if pipeline_id
-            else derived_name(self, length=_PIPELINE_ID_LENGTH)
+        plan = plan_pipeline(
+            model=model,
+            instance_type=instance_type,
+            instance_count=instance_count,
+            settings=settings,
+            steps=steps,
+            index=index,
+            batch=batch,
+            uploads=uploads,
+            output_prefix=output_prefix,
+            max_concurrent_runs=max_concurrent_runs,
+            max_attempts=max_attempts,
+            max_failed_fraction=max_failed_fraction,
+            job_timeout=job_timeout,
+            run_timeout=run_timeout,
+            encryption_key=encryption_key,
+            monitoring=monitoring,
+            pipeline_id=pipeline_id,
         )
+        chain, settings, batch, uploads = plan.steps, plan.settings, plan.batch, plan.uploads
+        warn_of_joined_lines(self, chain)
+        if encryption_key is not None:
+            let_services_use(self, encryption_key)
+        self.pipeline_id = pipeline_id or derived_name(self, length=PIPELINE_ID_LENGTH)
         self.encryption_key = encryption_key
         self.buckets = TransformBuckets(
             self,
@@ -184,7 +180,7 @@ class BatchTransform(Construct):
             uploads=uploads,
             captures=[step.settings.data_capture for step in chain if step.settings.data_capture],
         )
-        self.steps = self._bind(chain, job_timeout, max_objects=batch.max_objects)
+        self.steps = self._bind(chain, plan.job_timeout, max_objects=batch.max_objects)
         functions = TransformFunctions(
             self,
             pipeline_id=self.pipeline_id,
@@ -279,16 +275,16 @@ class BatchTransform(Construct):
             dead_letters=self.dead_letters,
         )
         self.alarms: Alarms | None = None
-        if monitoring.alarms:
+        if plan.monitoring.alarms:
             self.alarms = Alarms(
                 self,
                 "Alarms",
                 pipeline_id=self.pipeline_id,
                 metrics=self.metrics,
-                longest_wait_s=longest_wait_s,
-                topic=monitoring.topic,
+                longest_wait_s=plan.longest_wait_s,
+                topic=plan.monitoring.topic,
             )
-        if monitoring.dashboard:
+        if plan.monitoring.dashboard:
             draw(
                 self,
                 pipeline_id=self.pipeline_id,
@@ -373,19 +369,14 @@ class BatchTransform(Construct):
         bound = []
         for number, step in enumerate(chain, start=1):
             place = StepPlace(number, of=len(chain))
-            model = step.model.bind(
+            model = bind_model(
                 Construct(self, "Model" if len(chain) == 1 else f"Model-{step.name}"),
+                step.model,
                 data=self.buckets.job_data(place),
                 settings=step.settings,
             )
             count = step.instance_count
             for instance_type in step.instance_types:
-                check_settings(
-                    step.settings,
-                    model_name=model.name,
-                    instance_type=instance_type,
-                    instance_count=count if isinstance(count, int) else count.maximum,
-                )
                 warn(
                     self,
                     step.settings,
@@ -420,56 +411,3 @@ class BatchTransform(Construct):
             facts["api-url"] = self.lookup.url
             facts["predictions-table"] = self.index.table.table_name
         return facts
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(
-                f"{name} must be at least 1, got {count}; leave it out for the default"
-            )
-
-
-def _check_fraction(max_failed_fraction: float | None) -> None:
-    if max_failed_fraction is not None and not 0 <= max_failed_fraction < 1:
-        raise ValueError(
-            f"max_failed_fraction must be at least 0 and below 1, got {max_failed_fraction}; "
-            "write 0.2 for a fifth of a batch, or leave it out for no limit"
-        )
-
-
-def _checked_steps(
-    model: TransformModel | None,
-    instance_type: str | Sequence[str] | None,
-    instance_count: int | InstanceCount | None,
-    settings: TransformSettings | None,
-    steps: Sequence[TransformStep] | None,
-) -> Sequence[TransformStep]:
-    """Return the steps, of which the short form makes one."""
-    given = {
-        "model": model,
-        "instance_type": instance_type,
-        "instance_count": instance_count,
-        "settings": settings,
-    }
-    names = [name for name, value in given.items() if value is not None]
-    if steps is not None and names:
-        raise ValueError(
-            f"steps must be given without model, instance_type, instance_count and settings, got "
-            f"them with {', '.join(names)}; move those into the steps"
-        )
-    if steps is not None:
-        return steps
-    if model is None or instance_type is None:
-        raise ValueError(
-            "a pipeline must have model and instance_type, or steps, got "
-            f"{' and '.join(names) or 'none of them'}; give what is missing"
-        )
-    step = TransformStep(
-        name="predict",
-        model=model,
-        instance_type=instance_type,
-        instance_count=1 if instance_count is None else instance_count,
-        settings=settings or TransformSettings.json_lines(),
-    )
-    return [step]

@@ -17,10 +17,10 @@ from constructs import Construct
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic import model_validator as validator
 
-from batch_transform.index import PredictionIndex
 from batch_transform.model import TransformModel
 from batch_transform.pipeline import BatchTransform
 from batch_transform.policy import BatchPolicy
+from batch_transform.prediction_index import PredictionIndex
 from batch_transform.settings import (
     AssembleWith,
     BatchStrategy,

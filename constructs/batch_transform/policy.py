@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from aws_cdk import Duration, Size
+from batch_transform.quantities import DAY_S, Duration, Size, gibibytes, minutes
 
 # A run's manifest and plan are one object each, and every drop is claimed by a conditional write.
 _MAX_OBJECTS = 10_000
@@ -19,13 +19,13 @@ class BatchPolicy:
         it due at once. Default: none.
     """
 
-    max_wait: Duration = field(default_factory=lambda: Duration.minutes(1))
+    max_wait: Duration = field(default_factory=lambda: minutes(1))
     max_objects: int = 1000
-    max_bytes: Size = field(default_factory=lambda: Size.gibibytes(10))
+    max_bytes: Size = field(default_factory=lambda: gibibytes(10))
     marker: str | None = None
 
     def __post_init__(self) -> None:
-        if self.max_wait.to_days(integral=False) > 1:
+        if self.max_wait.to_seconds() > DAY_S:
             raise ValueError(
                 f"max_wait must be at most 1 day, got {self.max_wait.to_human_string()}; "
                 "set a shorter one, or a marker and drop it when the set is complete"

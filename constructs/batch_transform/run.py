@@ -3,19 +3,20 @@
 import json
 from collections.abc import Sequence
 
-from aws_cdk import Duration, Stack
+from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from batch_transform.bound_model import volume_key_statements
 from batch_transform.buckets import TransformBuckets
 from batch_transform.encryption import state_machine_key_use
 from batch_transform.functions import TransformFunction, vended_log_group
 from batch_transform.job_policy import create_statement, follow_statements
-from batch_transform.model import volume_key_statements
 from batch_transform.model_parameter import read_statements
+from batch_transform.quantities import Duration
 from batch_transform.request import job_request
 from batch_transform.settle import transform_jobs_arn
 from batch_transform.state_machine import (

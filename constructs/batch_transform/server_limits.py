@@ -6,7 +6,7 @@ from enum import StrEnum
 from batch_transform.settings import TransformSettings
 
 # The service's defaults (reference §1.1).
-_PAYLOAD_MIB = 6
+_PAYLOAD_BYTES = 6 * 2**20
 _TIMEOUT_S = 600
 # The largest number that these servers read; what a reply may have the service does not limit.
 _NO_LIMIT = 2**31 - 1
@@ -49,5 +49,5 @@ def with_server_limits(settings: TransformSettings, server: ModelServer) -> Tran
 
 def _request_bytes(settings: TransformSettings) -> int:
     payload = settings.max_payload
-    mebibytes = _PAYLOAD_MIB if payload is None else int(payload.to_mebibytes())
-    return mebibytes * 2**20 or _NO_LIMIT
+    payload_bytes = _PAYLOAD_BYTES if payload is None else int(payload.to_bytes())
+    return payload_bytes or _NO_LIMIT

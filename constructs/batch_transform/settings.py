@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
+from batch_transform.quantities import Duration, Size
+
 if TYPE_CHECKING:
-    from aws_cdk import Duration, Size
     from aws_cdk import aws_kms as kms
     from aws_cdk import aws_s3 as s3
 
@@ -151,7 +152,7 @@ class ModelClientConfig:
     :param invocations_max_retries: 0 to 3.
     """
 
-    invocations_timeout: "Duration | None" = None
+    invocations_timeout: Duration | None = None
     invocations_max_retries: int | None = None
 
     def to_request(self) -> dict[str, Any]:
@@ -238,7 +239,7 @@ class TransformSettings:
     accept: str | None = None
     compression_type: CompressionType | None = None
     batch_strategy: BatchStrategy | None = None
-    max_payload: "Size | None" = None
+    max_payload: Size | None = None
     max_concurrent_transforms: int | None = None
     model_client: ModelClientConfig | None = None
     data_processing: DataProcessing | None = None
@@ -371,7 +372,7 @@ class TransformSettings:
 
     def __post_init__(self) -> None:
         if self.max_payload is not None:
-            mebibytes = self.max_payload.to_kibibytes() / 1024
+            mebibytes = self.max_payload.to_bytes() / 2**20
             if mebibytes != int(mebibytes):
                 raise ValueError(
                     f"max_payload must be whole MiB, got {mebibytes:g} MiB; "
@@ -387,7 +388,7 @@ class TransformSettings:
         request = _set_members(
             BatchStrategy=self.batch_strategy and self.batch_strategy.value,
             MaxConcurrentTransforms=self.max_concurrent_transforms,
-            MaxPayloadInMB=None if payload is None else int(payload.to_mebibytes()),
+            MaxPayloadInMB=None if payload is None else int(payload.to_bytes()) // 2**20,
             ModelClientConfig=self.model_client and self.model_client.to_request(),
             DataProcessing=self.data_processing and self.data_processing.to_request(),
             DataCaptureConfig=self.data_capture and self.data_capture.to_request(),

@@ -7,9 +7,10 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from batch_transform.buckets import REPORTS, RUNS, TransformBuckets
+from batch_transform.buckets import TransformBuckets
 from batch_transform.functions import TransformFunctions, send_to
 from batch_transform.ledger import Ledger
+from batch_transform.places import REPORTS, RUNS
 from batch_transform.wake import WakeUps
 
 # The service's own log group: fixed, and shared by all jobs of the account (reference §9).

@@ -7,12 +7,8 @@ from weakref import WeakKeyDictionary
 from aws_cdk import Annotations, Stack, Stage, Token
 from constructs import Construct, IConstruct
 
-from batch_transform.buckets import (
-    REPORTS,
-    RUNS,
-    TransformBuckets,
-    bucket_identity,
-)
+from batch_transform.buckets import TransformBuckets, bucket_identity
+from batch_transform.places import REPORTS, RUNS
 from batch_transform.settings import DataCapture
 from batch_transform.uploads import Uploads
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batch_transform.buckets import RUNS
 from batch_transform.model_parameter import ModelParameter, read_states
+from batch_transform.places import RUNS
 
 CREATE_JOB = "arn:aws:states:::sagemaker:createTransformJob.sync"
 EVENT_SOURCE = "batch-transform"

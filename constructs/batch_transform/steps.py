@@ -1,25 +1,26 @@
 """The steps of a run: each one transform job, which reads what the step before it has written."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from aws_cdk import Annotations, Duration, Size, Token
-from constructs import Construct
-
-from batch_transform.buckets import StepPlace
-from batch_transform.model import BoundModel, TransformModel
+from batch_transform.model import TransformModel
+from batch_transform.places import StepPlace
+from batch_transform.quantities import DAY_S, Duration, Size
 from batch_transform.settings import AssembleWith, CompressionType, SplitType, TransformSettings
+from batch_transform.tokens import is_token
 
 _NAME = re.compile(r"[a-z0-9](-*[a-z0-9])*")
 _NAME_LENGTH = 32
 _MAX_STEPS = 9  # the number is one digit of a job's name, and each adds `.out` to a key
 _MAX_TYPES = 5
 _MAX_INSTANCES = 100
-_LINES_WARNING = "@batch-transform:stepsJoinedWithoutLines"
-_LONGEST_EXECUTION = Duration.days(365)
+_LONGEST_EXECUTION_S = 365 * DAY_S
+
+if TYPE_CHECKING:
+    from batch_transform.bound_model import BoundModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +140,7 @@ class BoundStep:
 
     place: StepPlace
     name: str
-    model: BoundModel
+    model: "BoundModel"
     instance_types: tuple[str, ...]
     instance_count: int | InstanceCount
     settings: TransformSettings
@@ -151,15 +152,15 @@ def check_timeout(name: str, timeout: Duration) -> None:
 
     :raises ValueError: it is shorter than a minute or longer than a year.
     """
-    if not 60 <= timeout.to_seconds() <= _LONGEST_EXECUTION.to_seconds():
+    if not 60 <= timeout.to_seconds() <= _LONGEST_EXECUTION_S:
         raise ValueError(
             f"{name} must be 1 minute to 1 year, got {timeout.to_human_string()}; "
             "a transform job takes minutes only to start"
         )
 
 
-def check_chain(scope: Construct, steps: Sequence[TransformStep]) -> None:
-    """Refuse steps of which one cannot read what the one before it writes; warn if it may not.
+def check_chain(steps: Sequence[TransformStep]) -> None:
+    """Refuse steps of which one cannot read what the one before it writes.
 
     :raises ValueError: none or too many steps, a name twice, or formats that contradict.
     """
@@ -172,10 +173,10 @@ def check_chain(scope: Construct, steps: Sequence[TransformStep]) -> None:
     if len(set(names)) < len(names):
         raise ValueError(f"every step must have a name of its own, got {names}; rename one")
     for before, after in pairwise(steps):
-        _check_pair(scope, before, after)
+        _check_pair(before, after)
 
 
-def _check_pair(scope: Construct, before: TransformStep, after: TransformStep) -> None:
+def _check_pair(before: TransformStep, after: TransformStep) -> None:
     written, read = before.settings, after.settings
     accept, content_type = _media_type(written.accept), _media_type(read.content_type)
     if accept is not None and content_type is not None and accept != content_type:
@@ -188,22 +189,36 @@ def _check_pair(scope: Construct, before: TransformStep, after: TransformStep) -
             f"step {after.name!r} must read its objects as they are, because SageMaker compresses "
             "no output, got compression_type Gzip; set it for the first step alone"
         )
-    lines = written.to_request()["TransformOutput"].get("AssembleWith") == AssembleWith.LINE
+    lines = _writes_lines(written)
     if lines and read.split_type in (SplitType.RECORD_IO, SplitType.TF_RECORD):
         raise ValueError(
             f"step {after.name!r} must split what step {before.name!r} assembles, got split_type "
             f"{read.split_type} after assemble_with Line; use assemble_with None, or split by Line"
         )
-    if not lines and read.split_type is SplitType.LINE and written.split_type is not SplitType.NONE:
-        Annotations.of(scope).add_warning_v2(
-            _LINES_WARNING,
-            f"step {after.name!r} splits by Line what step {before.name!r} assembles without: "
-            "unless each answer ends with a newline, records run into each other; "
-            "use assemble_with Line",
-        )
+
+
+def joined_without_lines(steps: Sequence[TransformStep]) -> Iterator[str]:
+    """Yield what to warn of: records that may run into each other between two steps."""
+    for before, after in pairwise(steps):
+        written, read = before.settings, after.settings
+        if (
+            not _writes_lines(written)
+            and read.split_type is SplitType.LINE
+            and written.split_type is not SplitType.NONE
+        ):
+            yield (
+                f"step {after.name!r} splits by Line what step {before.name!r} assembles without: "
+                "unless each answer ends with a newline, records run into each other; "
+                "use assemble_with Line"
+            )
+
+
+def _writes_lines(settings: TransformSettings) -> bool:
+    output = settings.to_request()["TransformOutput"]
+    return bool(output.get("AssembleWith") == AssembleWith.LINE)
 
 
 def _media_type(value: str | None) -> str | None:
-    if value is None or Token.is_unresolved(value):
+    if value is None or is_token(value):
         return None
     return value.partition(";")[0].strip().lower()

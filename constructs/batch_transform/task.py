@@ -4,17 +4,20 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from aws_cdk import Annotations, Duration, Token
+import aws_cdk as cdk
+from aws_cdk import Annotations, Token
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from batch_transform import warnings as synth_warnings
+from batch_transform.bound_model import bind_model, scoring_statements, volume_key_statements
 from batch_transform.grants import TransformTaskGrants
 from batch_transform.job_data import JobData, distinct_buckets, distinct_keys
 from batch_transform.job_policy import create_statement, follow_statements
-from batch_transform.model import TransformModel, scoring_statements, volume_key_statements
+from batch_transform.model import TransformModel
 from batch_transform.names import checked_name, derived_name
+from batch_transform.quantities import Duration, days
 from batch_transform.request import check_settings, is_jsonata, job_request
 from batch_transform.settings import TransformSettings
 from batch_transform.settle import transform_jobs_arn
@@ -146,8 +149,8 @@ class TransformTask(sfn.CustomState):
         outputs: Any = None,
     ) -> None:
         settings = settings or TransformSettings.json_lines()
-        job_timeout = job_timeout or Duration.days(1)
-        check_timeout("job_timeout", job_timeout)
+        longest: Duration = job_timeout or days(1)
+        check_timeout("job_timeout", longest)
         _check_destination(destination, source)
         # Beside the state and not in it, because a state takes what is in it when it is made.
         job = Construct(scope, f"{construct_id}Job")
@@ -157,7 +160,7 @@ class TransformTask(sfn.CustomState):
             else derived_name(job, length=_PREFIX_LENGTH)
         )
         data = _job_data(source, destination, manifest, settings)
-        bound = model.bind(Construct(job, "Model"), data=data, settings=settings)
+        bound = bind_model(Construct(job, "Model"), model, data=data, settings=settings)
         if bound.parameter is not None:
             raise ValueError(
                 "the model of a task must be known at deployment, got one that an SSM parameter "
@@ -184,7 +187,7 @@ class TransformTask(sfn.CustomState):
             "QueryLanguage": "JSONata",
             "Resource": CREATE_JOB,
             "Arguments": request,
-            "TimeoutSeconds": int(job_timeout.to_seconds()),
+            "TimeoutSeconds": int(longest.to_seconds()),
         }
         if outputs is not None:
             state["Output"] = outputs
@@ -192,9 +195,9 @@ class TransformTask(sfn.CustomState):
         for retry in JOB_RETRY:
             self.add_retry(
                 errors=retry["ErrorEquals"],
-                interval=Duration.seconds(retry["IntervalSeconds"]),
+                interval=cdk.Duration.seconds(retry["IntervalSeconds"]),
                 backoff_rate=retry["BackoffRate"],
-                max_delay=Duration.seconds(retry["MaxDelaySeconds"]),
+                max_delay=cdk.Duration.seconds(retry["MaxDelaySeconds"]),
                 jitter_strategy=sfn.JitterType(retry["JitterStrategy"]),
                 max_attempts=retry["MaxAttempts"],
             )

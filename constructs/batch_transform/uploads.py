@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aws_cdk import Size
-
 from batch_transform.names import check_prefix
+from batch_transform.quantities import Size
 
 # EventBridge refuses a rule that has too many wildcards, and tells nobody how many that are.
 _MAX_SUFFIXES = 5

@@ -1,11 +1,16 @@
 """What a pipeline or task is warned of at synth, each with an id to acknowledge it by."""
 
+from collections.abc import Sequence
+
 from aws_cdk import Annotations
 from constructs import Construct
 
 from batch_transform.settings import TransformSettings
+from batch_transform.steps import TransformStep, joined_without_lines
 from batch_transform.tokens import is_token
 from transform_request.advice import advise
+
+_LINES_WARNING = "@batch-transform:stepsJoinedWithoutLines"
 
 
 def warn(
@@ -27,3 +32,9 @@ def warn(
         request["TransformResources"] |= {"InstanceCount": instance_count}
     for advice in advise(request, objects=objects, is_token=is_token):
         Annotations.of(scope).add_warning_v2(advice.name, advice.text)
+
+
+def warn_of_joined_lines(scope: Construct, steps: Sequence[TransformStep]) -> None:
+    """Add a warning for every step that may find no lines in what the one before it writes."""
+    for text in joined_without_lines(steps):
+        Annotations.of(scope).add_warning_v2(_LINES_WARNING, text)

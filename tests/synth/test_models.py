@@ -26,7 +26,7 @@ from batch_transform import (
     TransformModel,
     TransformSettings,
 )
-from batch_transform.model import MANY_RECORDS_WARNING
+from batch_transform.bound_model import MANY_RECORDS_WARNING
 from batch_transform.model_roles import S3_ENDPOINT_WARNING
 from tests.shapes import members
 
