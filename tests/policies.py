@@ -25,6 +25,19 @@ def statements_of_roles(template: dict[str, Any]) -> dict[str, list[Statement]]:
     return found
 
 
+def statements_of(template: dict[str, Any], name: str) -> list[Statement]:
+    """Return the statements of the one role whose logical id begins with `name`.
+
+    A policy of a role that is not in the template is found by its own.
+    """
+    (found,) = [
+        statements
+        for holder, statements in statements_of_roles(template).items()
+        if holder.startswith(name)
+    ]
+    return found
+
+
 def actions_of(statements: list[Statement]) -> set[str]:
     """Return the actions that statements allow."""
     return {

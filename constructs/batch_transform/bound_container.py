@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aws_cdk import Fn, Stack
+from aws_cdk import Fn
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecr_assets as ecr_assets
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
@@ -16,6 +15,8 @@ from constructs import Construct
 from batch_transform.archive import content_hash, pack
 from batch_transform.assets import file_asset
 from batch_transform.containers import ECR_URI, S3, ModelContainer, PrivateRegistry, is_in_s3
+from batch_transform.deployed import place_of
+from batch_transform.statements import Statement, allow
 from batch_transform.tokens import is_token
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Needs:
             functions=self.functions + other.functions,
         )
 
-    def statements(self) -> list[iam.PolicyStatement]:
+    def statements(self) -> list[Statement]:
         """Return the policy statements; each resource once, and none for what is not needed."""
         found = [
             (["s3:GetObject"], self.objects),
@@ -60,7 +61,7 @@ class Needs:
             (["lambda:InvokeFunction"], [function.function_arn for function in self.functions]),
         ]
         return [
-            iam.PolicyStatement(actions=actions, resources=list(dict.fromkeys(resources)))
+            allow(actions=actions, resources=list(dict.fromkeys(resources)))
             for actions, resources in found
             if resources
         ]
@@ -93,7 +94,7 @@ def artifact_arn(scope: Construct, uri: str) -> str:
         if is_token(uri) and not uri.startswith(S3)
         else uri.removeprefix(S3)
     )
-    return f"arn:{Stack.of(scope).partition}:s3:::{path}"
+    return place_of(scope).arn("s3", path, region="", account="")
 
 
 def repository_arn(scope: Construct, image: str | ecr.IRepository) -> str:
@@ -106,12 +107,8 @@ def repository_arn(scope: Construct, image: str | ecr.IRepository) -> str:
     uri = ECR_URI.fullmatch(image)
     assert uri is not None  # check_ecr_uri looked
     check_region(scope, uri["region"], of=f"image {image!r}")
-    return Stack.of(scope).format_arn(
-        account=uri["account"],
-        region=uri["region"],
-        resource="repository",
-        resource_name=uri["repository"],
-        service="ecr",
+    return place_of(scope).arn(
+        "ecr", f"repository/{uri['repository']}", region=uri["region"], account=uri["account"]
     )
 
 
@@ -121,7 +118,7 @@ def check_region(scope: Construct, region: str, *, of: str) -> None:
     :param of: what it is, for the message.
     :raises ValueError: it is not in the region of the stack.
     """
-    here = Stack.of(scope).region
+    here = place_of(scope).region
     if region != here and not is_token(region) and not is_token(here):
         raise ValueError(
             f"what a model is made of must be in the stack's region {here}, got {of} of {region}; "
@@ -141,14 +138,8 @@ def _bind_artifact(scope: Construct, artifact: str | Path) -> tuple[str, str]:
             archive = Path(directory) / "model.tar.gz"
             pack(path, archive)
             asset = file_asset(scope, "Artifact", archive, asset_hash=content_hash(path))
-    arn = Stack.of(scope).format_arn(
-        account="",
-        region="",
-        resource=asset.bucket_name,
-        resource_name=asset.object_key,
-        service="s3",
-    )
-    return asset.s3_object_url, arn
+    key = f"{asset.bucket_name}/{asset.object_key}"
+    return asset.s3_object_url, place_of(scope).arn("s3", key, region="", account="")
 
 
 def _bind_image(scope: Construct, container: ModelContainer) -> tuple[str, Needs]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aws_cdk import Annotations, ArnFormat, Stack
+from aws_cdk import Annotations, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
@@ -17,6 +17,7 @@ from batch_transform.bound_container import (
     repository_arn,
 )
 from batch_transform.containers import ModelContainer
+from batch_transform.deployed import place_of
 from batch_transform.job_data import JobData, distinct_keys
 from batch_transform.model import (
     ContainerModel,
@@ -31,6 +32,7 @@ from batch_transform.model_parameter import ModelParameter, model_parameter
 from batch_transform.model_roles import bind_vpc, execution_role
 from batch_transform.settings import BatchStrategy, SplitType, TransformSettings
 from batch_transform.settle import TRANSFORM_LOG_GROUP
+from batch_transform.statements import Statement, allow
 from batch_transform.tokens import is_token
 
 MANY_RECORDS_WARNING = "@batch-transform:modelManyRecords"
@@ -52,7 +54,7 @@ class BoundModel:
     name: str
     arns: tuple[str, ...]
     role: iam.IRole | None
-    statements: tuple[iam.PolicyStatement, ...] = ()
+    statements: tuple[Statement, ...] = ()
     parameter: ModelParameter | None = None
 
 
@@ -101,7 +103,7 @@ def _make(
     if model.vpc is not None:
         vpc_config, network = bind_vpc(scope, model.vpc)
         statements += network
-    role = model.role or _own_role(
+    role = model.role or execution_role(
         scope, [*statements, *scoring_statements(scope, data=data, settings=settings)]
     )
     made = sagemaker.CfnModel(
@@ -161,8 +163,7 @@ def _model_arns(scope: Construct, *names: str) -> tuple[str, ...]:
         for spelling in ([name] if is_token(name) else [name, name.lower()])
     ]
     return tuple(
-        Stack.of(scope).format_arn(service="sagemaker", resource="model", resource_name=name)
-        for name in dict.fromkeys(spelled)
+        place_of(scope).arn("sagemaker", f"model/{name}") for name in dict.fromkeys(spelled)
     )
 
 
@@ -197,36 +198,24 @@ def _in_pascal_case(value: Any) -> Any:
     return value
 
 
-def _own_role(scope: Construct, statements: Sequence[iam.PolicyStatement]) -> iam.Role:
-    role = execution_role(scope)
-    for statement in statements:
-        role.add_to_policy(statement)
-    return role
-
-
 def scoring_statements(
     scope: Construct, *, data: JobData, settings: TransformSettings
-) -> list[iam.PolicyStatement]:
+) -> list[Statement]:
     """Return what the role of a model needs in order to run jobs with these data and settings."""
     written = [*data.written]
     if settings.data_capture is not None:
         capture = settings.data_capture
         written.append(capture.bucket.arn_for_objects(f"{capture.prefix}*"))
-    transform_logs_arn = Stack.of(scope).format_arn(
-        arn_format=ArnFormat.COLON_RESOURCE_NAME,
-        resource="log-group",
-        resource_name=f"{TRANSFORM_LOG_GROUP}*",
-        service="logs",
-    )
+    transform_logs_arn = place_of(scope).arn("logs", f"log-group:{TRANSFORM_LOG_GROUP}*")
     statements = [
-        iam.PolicyStatement(actions=["s3:GetObject"], resources=[*data.read]),
-        iam.PolicyStatement(
+        allow(actions=["s3:GetObject"], resources=[*data.read]),
+        allow(
             # Needed already when the job is created: the service looks whether the objects exist.
             actions=["s3:ListBucket"],
             resources=[*data.listed],
         ),
-        iam.PolicyStatement(actions=["s3:AbortMultipartUpload", "s3:PutObject"], resources=written),
-        iam.PolicyStatement(
+        allow(actions=["s3:AbortMultipartUpload", "s3:PutObject"], resources=written),
+        allow(
             actions=[
                 "logs:CreateLogGroup",
                 "logs:CreateLogStream",
@@ -235,7 +224,7 @@ def scoring_statements(
             ],
             resources=[transform_logs_arn],
         ),
-        iam.PolicyStatement(
+        allow(
             actions=["cloudwatch:PutMetricData"],
             conditions={"StringLike": {"cloudwatch:namespace": "/aws/sagemaker/*"}},
             resources=["*"],
@@ -245,7 +234,7 @@ def scoring_statements(
     keys = distinct_keys(*data.keys, capture_key)
     if keys:
         statements.append(
-            iam.PolicyStatement(
+            allow(
                 actions=["kms:Decrypt", "kms:GenerateDataKey"],
                 resources=[key.key_arn for key in keys],
             )
@@ -253,12 +242,12 @@ def scoring_statements(
     return [*statements, *volume_key_statements(settings)]
 
 
-def volume_key_statements(settings: TransformSettings) -> list[iam.PolicyStatement]:
+def volume_key_statements(settings: TransformSettings) -> list[Statement]:
     """Return what both who starts a job and its model need to encrypt its volumes."""
     if settings.volume_key is None:
         return []
     return [
-        iam.PolicyStatement(
+        allow(
             actions=["kms:CreateGrant"],
             conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}},
             resources=[settings.volume_key.key_arn],

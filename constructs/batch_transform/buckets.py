@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import cast
 
-from aws_cdk import Annotations, Duration, RemovalPolicy, Token
-from aws_cdk import aws_iam as iam
+from aws_cdk import Annotations, Duration, RemovalPolicy
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from batch_transform.job_data import JobData, distinct_buckets, distinct_keys
 from batch_transform.places import REPORTS, RUNS, StepPlace
+from batch_transform.statements import Statement, allow
+from batch_transform.tokens import is_token
 from batch_transform.uploads import Uploads
 
 #: The id of the warning, for `Annotations.of(pipeline).acknowledge_warning`.
@@ -80,9 +81,7 @@ class TransformBuckets(Construct):
     def _outputs_arn(self, step: StepPlace) -> str:
         return self.output_objects(f"{RUNS}*/{step.folder}/*")
 
-    def key_use(
-        self, *actions: str, keys: Sequence[kms.IKey] | None = None
-    ) -> list[iam.PolicyStatement]:
+    def key_use(self, *actions: str, keys: Sequence[kms.IKey] | None = None) -> list[Statement]:
         """Return the statement that lets its holder use the buckets' keys; none without keys.
 
         :param keys: Default: those of both buckets.
@@ -91,7 +90,7 @@ class TransformBuckets(Construct):
             keys = distinct_keys(*self.input_keys, *self.output_keys)
         if not keys:
             return []
-        return [iam.PolicyStatement(actions=list(actions), resources=[key.key_arn for key in keys])]
+        return [allow(actions=list(actions), resources=[key.key_arn for key in keys])]
 
     def _expect_events(self, input_bucket: s3.IBucket) -> None:
         """Have a bucket of somebody else tell EventBridge of uploads, as far as we can."""
@@ -174,7 +173,7 @@ def bucket_identity(bucket: s3.IBucket) -> str:
     """Return what two constructs of one bucket have in common: its name, if that is known."""
     made_here = cast(s3.CfnBucket | None, bucket.node.default_child)
     name = None if made_here is None else made_here.bucket_name
-    return bucket.bucket_name if name is None or Token.is_unresolved(name) else name
+    return bucket.bucket_name if name is None or is_token(name) else name
 
 
 def _check_events(input_bucket: s3.IBucket) -> None:

@@ -1,15 +1,16 @@
 """The function that makes batches of what waits and starts a run for each."""
 
-from aws_cdk import ArnFormat, Stack
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from batch_transform.buckets import TransformBuckets
-from batch_transform.functions import TransformFunctions, receive_from, send_to
+from batch_transform.deployed import place_of
+from batch_transform.functions import TransformFunctions
 from batch_transform.ledger import Ledger
 from batch_transform.places import RUNS
 from batch_transform.policy import BatchPolicy
+from batch_transform.queues import receive_from, send_to
+from batch_transform.statements import allow
 from batch_transform.wake import DISPATCH_TIMEOUT_S, WakeUps
 
 
@@ -31,12 +32,7 @@ class Dispatch(Construct):
         functions: TransformFunctions,
     ) -> None:
         super().__init__(scope, construct_id)
-        executions_arn = Stack.of(self).format_arn(
-            arn_format=ArnFormat.COLON_RESOURCE_NAME,
-            service="states",
-            resource="execution",
-            resource_name=f"{state_machine.attr_name}:*",
-        )
+        executions_arn = place_of(self).arn("states", f"execution:{state_machine.attr_name}:*")
         self.function = functions.define(
             self,
             "Function",
@@ -48,7 +44,7 @@ class Dispatch(Construct):
                 "INPUT_BUCKET": buckets.input_name,
                 "OUTPUT_BUCKET": buckets.output_name,
                 "STATE_MACHINE_ARN": state_machine.ref,
-                "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
+                "WAKE_QUEUE_URL": wake_ups.queue.url,
                 "MAX_CONCURRENT_RUNS": str(max_concurrent_runs),
                 **batch.to_environment(),
             },
@@ -63,17 +59,13 @@ class Dispatch(Construct):
                     "UpdateItem",
                     queue=True,
                 ),
-                iam.PolicyStatement(
+                allow(
                     actions=["s3:GetObject", "s3:PutObject"],
                     resources=[buckets.output_objects(f"{RUNS}*")],
                 ),
                 *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.output_keys),
-                iam.PolicyStatement(
-                    actions=["states:StartExecution"], resources=[state_machine.ref]
-                ),
-                iam.PolicyStatement(
-                    actions=["states:DescribeExecution"], resources=[executions_arn]
-                ),
+                allow(actions=["states:StartExecution"], resources=[state_machine.ref]),
+                allow(actions=["states:DescribeExecution"], resources=[executions_arn]),
             ],
             memory_mb=512,
             timeout_s=DISPATCH_TIMEOUT_S,

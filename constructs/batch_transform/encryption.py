@@ -6,9 +6,12 @@ nobody's role can be let do so by the key's policy alone.
 
 from typing import TYPE_CHECKING
 
-from aws_cdk import Annotations, ArnFormat, Stack
+from aws_cdk import Annotations
 from aws_cdk import aws_iam as iam
 from constructs import Construct
+
+from batch_transform.deployed import Place, place_of
+from batch_transform.statements import Statement, allow
 
 if TYPE_CHECKING:
     from aws_cdk import aws_kms as kms
@@ -29,7 +32,7 @@ _LOGS_ACTIONS = (
 
 def let_services_use(scope: Construct, key: "kms.IKey") -> None:
     """Let the services that write for a pipeline use `key`; warn when its policy is not ours."""
-    statements = _service_statements(Stack.of(scope))
+    statements = _service_statements(place_of(scope))
     added = [key.add_to_resource_policy(statement).statement_added for statement in statements]
     if not all(added):
         Annotations.of(scope).add_warning_v2(
@@ -41,47 +44,38 @@ def let_services_use(scope: Construct, key: "kms.IKey") -> None:
         )
 
 
-def state_machine_key_use(scope: Construct, key: "kms.IKey") -> list[iam.PolicyStatement]:
+def state_machine_key_use(scope: Construct, key: "kms.IKey") -> list[Statement]:
     """Return what the role of a state machine under `key` needs, for its runs and its logs."""
-    stack = Stack.of(scope)
-    machines = stack.format_arn(
-        arn_format=ArnFormat.COLON_RESOURCE_NAME,
-        resource="stateMachine",
-        resource_name="*",  # its own name is not known before the role is
-        service="states",
-    )
+    place = place_of(scope)
+    # Its own name is not known before the role is.
+    machines = place.arn("states", "stateMachine:*")
     return [
-        iam.PolicyStatement(
+        allow(
             actions=["kms:Decrypt", "kms:GenerateDataKey"],
             conditions={"ArnLike": {"kms:EncryptionContext:aws:states:stateMachineArn": machines}},
             resources=[key.key_arn],
         ),
-        iam.PolicyStatement(
+        allow(
             actions=["kms:GenerateDataKey"],
-            conditions={"StringEquals": {"kms:EncryptionContext:SourceArn": _logs_of(stack)}},
+            conditions={"StringEquals": {"kms:EncryptionContext:SourceArn": _logs_of(place)}},
             resources=[key.key_arn],
         ),
     ]
 
 
-def _logs_of(stack: Stack) -> str:
+def _logs_of(place: Place) -> str:
     """Return what log deliveries of the account name as their source when they use a key."""
-    return stack.format_arn(arn_format=ArnFormat.COLON_RESOURCE_NAME, resource="*", service="logs")
+    return place.arn("logs", "*")
 
 
-def _service_statements(stack: Stack) -> list[iam.PolicyStatement]:
+def _service_statements(place: Place) -> list[iam.PolicyStatement]:
     # Not the ARNs of rules and log groups, which name the key: CloudFormation would see a circle.
-    log_groups = stack.format_arn(
-        arn_format=ArnFormat.COLON_RESOURCE_NAME,
-        resource="log-group",
-        resource_name="*",
-        service="logs",
-    )
+    log_groups = place.arn("logs", "log-group:*")
     return [
         iam.PolicyStatement(
             sid="EventBridgeSendsToQueues",
             actions=["kms:Decrypt", "kms:GenerateDataKey"],
-            conditions={"StringEquals": {"aws:SourceAccount": stack.account}},
+            conditions={"StringEquals": {"aws:SourceAccount": place.account}},
             principals=[iam.ServicePrincipal("events.amazonaws.com")],
             resources=["*"],
         ),
@@ -89,13 +83,13 @@ def _service_statements(stack: Stack) -> list[iam.PolicyStatement]:
             sid="CloudWatchKeepsLogs",
             actions=list(_LOGS_ACTIONS),
             conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": log_groups}},
-            principals=[iam.ServicePrincipal(f"logs.{stack.region}.amazonaws.com")],
+            principals=[iam.ServicePrincipal(f"logs.{place.region}.amazonaws.com")],
             resources=["*"],
         ),
         iam.PolicyStatement(
             sid="StepFunctionsDeliversLogs",
             actions=["kms:Decrypt"],
-            conditions={"StringEquals": {"kms:EncryptionContext:SourceArn": _logs_of(stack)}},
+            conditions={"StringEquals": {"kms:EncryptionContext:SourceArn": _logs_of(place)}},
             principals=[iam.ServicePrincipal("delivery.logs.amazonaws.com")],
             resources=["*"],
         ),

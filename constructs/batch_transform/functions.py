@@ -1,19 +1,23 @@
 """How every Lambda function of a pipeline is made: one asset, own role, own log group."""
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
-from aws_cdk import CfnResource, Duration, RemovalPolicy
+from aws_cdk import CfnResource, Duration, FileAssetLocation, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
-from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from batch_transform.assets import file_asset
 from batch_transform.functions_vpc import connect_functions
 from batch_transform.networks import FunctionsVpc
+from batch_transform.queues import LettersQueue
+from batch_transform.statements import Statement, allow, key_use, own_policy
 
+_CODE_ID = "BatchTransformFunctions"
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -76,12 +80,20 @@ class TransformFunction(Construct):
             type="AWS::Lambda::Function",
             properties={**properties, "Role": role.role_arn},
         )
-        self.function_name = self.resource.ref
-        self.function_arn = self.resource.get_att("Arn").to_string()
+
+    @cached_property
+    def function_name(self) -> str:
+        """The name that CloudFormation gives it."""
+        return self.resource.ref
+
+    @cached_property
+    def function_arn(self) -> str:
+        """Its ARN, without a version."""
+        return self.resource.get_att("Arn").to_string()
 
     def receive_from(
         self,
-        queue: sqs.IQueue,
+        queue: LettersQueue,
         *,
         batch_size: int,
         max_concurrency: int,
@@ -91,7 +103,7 @@ class TransformFunction(Construct):
         """Feed the function with a queue's messages; its role needs what `receive_from` returns."""
         properties: dict[str, object] = {
             "BatchSize": batch_size,
-            "EventSourceArn": queue.queue_arn,
+            "EventSourceArn": queue.arn,
             "FunctionName": self.function_name,
             "ScalingConfig": {"MaximumConcurrency": max_concurrency},
         }
@@ -100,6 +112,19 @@ class TransformFunction(Construct):
         if window is not None:
             properties["MaximumBatchingWindowInSeconds"] = int(window.to_seconds())
         CfnResource(self, "Messages", type="AWS::Lambda::EventSourceMapping", properties=properties)
+
+
+_CODE: WeakKeyDictionary[Stack, FileAssetLocation] = WeakKeyDictionary()
+
+
+def _code_of(stack: Stack) -> FileAssetLocation:
+    """Return where the code is that all functions of a stack have."""
+    code = _CODE.get(stack)
+    if code is None:
+        code = _CODE[stack] = file_asset(
+            stack, _CODE_ID, lambdas_directory(), exclude=["**/__pycache__", "**/*.pyc"]
+        )
+    return code
 
 
 class TransformFunctions:
@@ -120,12 +145,10 @@ class TransformFunctions:
         self._network = None if vpc is None else connect_functions(scope, vpc)
         # The same for each function, and each costs a round trip to CDK.
         self._service = iam.ServicePrincipal("lambda.amazonaws.com")
-        self._traces = iam.PolicyStatement(
+        self._traces = allow(
             actions=["xray:PutTelemetryRecords", "xray:PutTraceSegments"], resources=["*"]
         )
-        self._code = file_asset(
-            scope, "Code", lambdas_directory(), exclude=["**/__pycache__", "**/*.pyc"]
-        )
+        self._code = _code_of(Stack.of(scope))
 
     def define(
         self,
@@ -135,7 +158,7 @@ class TransformFunctions:
         module: str,
         description: str,
         environment: Mapping[str, str],
-        statements: Iterable[iam.PolicyStatement],
+        statements: Iterable[Statement],
         memory_mb: int,
         timeout_s: int,
     ) -> TransformFunction:
@@ -148,7 +171,7 @@ class TransformFunctions:
             retention=self._log_retention,
         )
         own = [
-            iam.PolicyStatement(
+            allow(
                 actions=["logs:CreateLogStream", "logs:PutLogEvents"],
                 resources=[log_group.log_group_arn],
             ),
@@ -167,8 +190,7 @@ class TransformFunctions:
             f"{construct_id}Role",
             assumed_by=self._service,
             description=f"What {module} of the batch transform pipeline {self._pipeline_id} may do",
-            # Part of the role, so that there is no moment at which it has no permissions yet.
-            inline_policies={"Own": iam.PolicyDocument(statements=[*own, *statements])},
+            inline_policies=own_policy([*own, *statements]),
         )
         return TransformFunction(
             scope,
@@ -188,33 +210,3 @@ class TransformFunctions:
                 **more,
             },
         )
-
-
-def receive_from(queue: sqs.IQueue) -> list[iam.PolicyStatement]:
-    """Return what an event source mapping needs of `queue`."""
-    receive = iam.PolicyStatement(
-        actions=[
-            "sqs:ChangeMessageVisibility",
-            "sqs:DeleteMessage",
-            "sqs:GetQueueAttributes",
-            "sqs:ReceiveMessage",
-        ],
-        resources=[queue.queue_arn],
-    )
-    key = queue.encryption_master_key
-    return [receive] if key is None else [receive, key_use(key, "kms:Decrypt")]
-
-
-def send_to(queue: sqs.IQueue) -> list[iam.PolicyStatement]:
-    """Return what putting messages into `queue` needs."""
-    send = iam.PolicyStatement(actions=["sqs:SendMessage"], resources=[queue.queue_arn])
-    key = queue.encryption_master_key
-    if key is None:
-        return [send]
-    # Decrypt: SQS verifies the data key that it uses again.
-    return [send, key_use(key, "kms:Decrypt", "kms:GenerateDataKey")]
-
-
-def key_use(key: kms.IKey, *actions: str) -> iam.PolicyStatement:
-    """Return the statement for `actions` with `key`."""
-    return iam.PolicyStatement(actions=list(actions), resources=[key.key_arn])

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aws_cdk import Stack
-from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from batch_transform.deployed import Place, place_of
 from batch_transform.model_roles import https_only, select_subnets
 from batch_transform.networks import FunctionsVpc
+from batch_transform.statements import Statement, allow, deny
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +19,7 @@ class FunctionsNetwork:
     """
 
     config: Mapping[str, object]
-    statements: Sequence[iam.PolicyStatement]
+    statements: Sequence[Statement]
 
 
 def connect_functions(scope: Construct, functions_vpc: FunctionsVpc) -> FunctionsNetwork:
@@ -46,18 +46,15 @@ def connect_functions(scope: Construct, functions_vpc: FunctionsVpc) -> Function
     group_ids = [group.security_group_id for group in groups]
     return FunctionsNetwork(
         config={"SecurityGroupIds": group_ids, "SubnetIds": subnet_ids},
-        statements=_network_statements(Stack.of(scope), subnet_ids, group_ids),
+        statements=_network_statements(place_of(scope), subnet_ids, group_ids),
     )
 
 
 def _network_statements(
-    stack: Stack, subnet_ids: Sequence[str], group_ids: Sequence[str]
-) -> list[iam.PolicyStatement]:
+    place: Place, subnet_ids: Sequence[str], group_ids: Sequence[str]
+) -> list[Statement]:
     def arns(resource: str, names: Sequence[str], account: str | None = None) -> list[str]:
-        return [
-            stack.format_arn(service="ec2", resource=resource, resource_name=name, account=account)
-            for name in names
-        ]
+        return [place.arn("ec2", f"{resource}/{name}", account=account) for name in names]
 
     interfaces = arns("network-interface", ["*"])
     # Subnets may be shared by another account, which their ARNs have.
@@ -66,18 +63,13 @@ def _network_statements(
     addresses = ["ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"]
     looks = ["ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"]
     return [
-        iam.PolicyStatement(
-            actions=["ec2:CreateNetworkInterface"], resources=[*places, *interfaces]
-        ),
-        iam.PolicyStatement(
-            actions=["ec2:DeleteNetworkInterface", *addresses], resources=interfaces
-        ),
-        iam.PolicyStatement(actions=looks, resources=["*"]),  # EC2 takes no resource for these
+        allow(actions=["ec2:CreateNetworkInterface"], resources=[*places, *interfaces]),
+        allow(actions=["ec2:DeleteNetworkInterface", *addresses], resources=interfaces),
+        allow(actions=looks, resources=["*"]),  # EC2 takes no resource for these
         # All that is for Lambda, which acts with the role; code of a function is told by this key.
-        iam.PolicyStatement(
+        deny(
             actions=[*changes, *addresses, *looks],
             conditions={"Null": {"lambda:SourceFunctionArn": "false"}},
-            effect=iam.Effect.DENY,
             resources=["*"],
         ),
     ]

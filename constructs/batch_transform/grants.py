@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from aws_cdk import ArnFormat, Stack, Token
+from aws_cdk import Token
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from batch_transform.bound_model import scoring_statements
-from batch_transform.functions import send_to
+from batch_transform.deployed import place_of
 from batch_transform.ledger import QUEUE_INDEX, table_key_use
 from batch_transform.places import REPORTS, RUNS
+from batch_transform.queues import send_to
+from batch_transform.statements import Statement, allow
 
 if TYPE_CHECKING:
     from batch_transform.pipeline import BatchTransform
@@ -31,7 +33,7 @@ class BatchTransformGrants:
         buckets = self._pipeline.buckets
         self._allow(
             grantee,
-            iam.PolicyStatement(
+            allow(
                 actions=["s3:AbortMultipartUpload", "s3:PutObject"],
                 resources=[buckets.inputs_arn()],
             ),
@@ -52,11 +54,11 @@ class BatchTransformGrants:
         prefixes = [f"{buckets.output_prefix}*", f"{REPORTS}*"]
         self._allow(
             grantee,
-            iam.PolicyStatement(
+            allow(
                 actions=["s3:GetObject"],
                 resources=[buckets.output.arn_for_objects(prefix) for prefix in prefixes],
             ),
-            iam.PolicyStatement(
+            allow(
                 actions=["s3:ListBucket"],
                 conditions={"StringLike": {"s3:prefix": prefixes}},
                 resources=[buckets.output.bucket_arn],
@@ -84,11 +86,11 @@ class BatchTransformGrants:
         group with those of every job of the account.
         """
         pipeline = self._pipeline
-        stack = Stack.of(pipeline)
+        place = place_of(pipeline)
         ledger = pipeline.ledger.table.table_arn
         self._allow(
             grantee,
-            iam.PolicyStatement(
+            allow(
                 actions=[
                     "dynamodb:BatchGetItem",
                     "dynamodb:GetItem",
@@ -98,34 +100,21 @@ class BatchTransformGrants:
                 resources=[ledger, f"{ledger}/index/{QUEUE_INDEX}"],
             ),
             *table_key_use(pipeline.encryption_key, writes=False),
-            iam.PolicyStatement(
+            allow(
                 # How far a job is shows in how many outputs its run has.
                 actions=["s3:ListBucket"],
                 conditions={"StringLike": {"s3:prefix": f"{RUNS}*"}},
                 resources=[pipeline.buckets.output.bucket_arn],
             ),
-            iam.PolicyStatement(
-                actions=["states:ListExecutions"], resources=[pipeline.state_machine.ref]
-            ),
-            iam.PolicyStatement(
+            allow(actions=["states:ListExecutions"], resources=[pipeline.state_machine.ref]),
+            allow(
                 actions=["states:DescribeExecution", "states:GetExecutionHistory"],
-                resources=[
-                    stack.format_arn(
-                        arn_format=ArnFormat.COLON_RESOURCE_NAME,
-                        resource="execution",
-                        resource_name=f"{pipeline.state_machine.attr_name}:*",
-                        service="states",
-                    )
-                ],
+                resources=[place.arn("states", f"execution:{pipeline.state_machine.attr_name}:*")],
             ),
-            iam.PolicyStatement(
+            allow(
                 actions=["ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath"],
                 resources=[
-                    stack.format_arn(
-                        resource="parameter",
-                        resource_name=f"batch-transform/{pipeline.pipeline_id}{rest}",
-                        service="ssm",
-                    )
+                    place.arn("ssm", f"parameter/batch-transform/{pipeline.pipeline_id}{rest}")
                     for rest in ("", "/*")
                 ],
             ),
@@ -142,13 +131,13 @@ class BatchTransformGrants:
         sources = [pipeline.intake.queue, pipeline.wake_ups.queue]
         self._allow(
             grantee,
-            iam.PolicyStatement(
+            allow(
                 actions=["dynamodb:UpdateItem"],
                 conditions={"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["key#*"]}},
                 resources=[pipeline.ledger.table.table_arn],
             ),
             *table_key_use(pipeline.encryption_key, writes=True),
-            iam.PolicyStatement(
+            allow(
                 # SQS moves them in the name of who starts the task.
                 actions=[
                     "sqs:CancelMessageMoveTask",
@@ -160,7 +149,7 @@ class BatchTransformGrants:
                 ],
                 resources=[queue.queue_arn for queue in pipeline.dead_letters],
             ),
-            iam.PolicyStatement(
+            allow(
                 # Where they move to; and a wake-up starts at once what waits again.
                 actions=["sqs:GetQueueAttributes", "sqs:SendMessage"],
                 resources=[queue.queue_arn for queue in sources],
@@ -194,14 +183,14 @@ class BatchTransformGrants:
                     ),
                 )
 
-    def _allow(self, grantee: iam.IGrantable, *statements: iam.PolicyStatement) -> None:
+    def _allow(self, grantee: iam.IGrantable, *statements: Statement) -> None:
         _allow(self._pipeline, grantee, statements)
 
 
 class TransformTaskGrants:
     """Permissions that others ask of a `TransformTask`; see `TransformTask.grants`."""
 
-    def __init__(self, scope: Construct, scoring: Sequence[iam.PolicyStatement]) -> None:
+    def __init__(self, scope: Construct, scoring: Sequence[Statement]) -> None:
         self._scope = scope
         self._scoring = scoring
 
@@ -213,11 +202,9 @@ class TransformTaskGrants:
         _allow(self._scope, role, self._scoring)
 
 
-def _allow(
-    scope: Construct, grantee: iam.IGrantable, statements: Iterable[iam.PolicyStatement]
-) -> None:
+def _allow(scope: Construct, grantee: iam.IGrantable, statements: Iterable[Statement]) -> None:
     principal = grantee.grant_principal
-    here, there = Stack.of(scope).account, principal.principal_account
+    here, there = place_of(scope).account, principal.principal_account
     known = there is not None and not (Token.is_unresolved(here) or Token.is_unresolved(there))
     if known and here != there:
         raise ValueError(
@@ -225,7 +212,8 @@ def _allow(
             "let it assume a role there and grant to that"
         )
     for statement in statements:
-        if not principal.add_to_principal_policy(statement).statement_added:
+        cdk_statement = iam.PolicyStatement.from_json(statement)
+        if not principal.add_to_principal_policy(cdk_statement).statement_added:
             raise ValueError(
                 "a grantee must be a role or user that policies can be attached to, got "
                 f"{type(principal).__name__}; let it assume a role and grant to that"

@@ -3,7 +3,6 @@
 import json
 
 from aws_cdk import RemovalPolicy
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
@@ -14,6 +13,7 @@ from batch_transform.places import RUNS
 from batch_transform.prediction_index import PredictionIndex
 from batch_transform.quantities import DAY_S
 from batch_transform.settings import TransformSettings
+from batch_transform.statements import Statement, allow
 
 
 class Index(Construct):
@@ -62,7 +62,7 @@ class Index(Construct):
                 "RETENTION_DAYS": retention_days,
             },
             statements=[
-                iam.PolicyStatement(
+                allow(
                     actions=["s3:GetObject"],
                     resources=[buckets.output_objects(f"{RUNS}*")],
                 ),
@@ -73,7 +73,7 @@ class Index(Construct):
             timeout_s=900,
         )
 
-    def allow(self, *actions: str, writes: bool = False) -> list[iam.PolicyStatement]:
+    def allow(self, *actions: str, writes: bool = False) -> list[Statement]:
         """Return the statements for DynamoDB `actions` on the predictions."""
         return [
             table_use(self.table.table_arn, *actions),

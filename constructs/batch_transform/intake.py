@@ -3,16 +3,16 @@
 import json
 
 from aws_cdk import Duration
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
 from batch_transform.buckets import TransformBuckets
-from batch_transform.functions import TransformFunctions, receive_from, send_to
+from batch_transform.functions import TransformFunctions
 from batch_transform.ledger import Ledger
 from batch_transform.policy import BatchPolicy
-from batch_transform.queues import define_queue, define_rule, define_schedule
+from batch_transform.queues import define_queue, define_rule, define_schedule, receive_from, send_to
+from batch_transform.statements import allow
 from batch_transform.uploads import Uploads
 from batch_transform.wake import WakeUps
 
@@ -78,17 +78,17 @@ class Intake(Construct):
                 "INPUT_BUCKET": buckets.input_name,
                 "INPUT_PREFIX": uploads.prefix,
                 "INPUT_SUFFIXES": json.dumps(uploads.suffixes),
-                "INTAKE_QUEUE_URL": self.queue.queue_url,
+                "INTAKE_QUEUE_URL": self.queue.url,
                 "MARKER": batch.marker or "",
                 "MAX_DROP_BYTES": _text(uploads.max_bytes),
                 "MIN_DROP_BYTES": _text(uploads.min_bytes),
-                "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
+                "WAKE_QUEUE_URL": wake_ups.queue.url,
             },
             statements=[
                 *receive_from(self.queue),
                 *send_to(self.queue),
                 *ledger.allow("PutItem", "Query", "UpdateItem"),
-                iam.PolicyStatement(
+                allow(
                     actions=["s3:ListBucket"],
                     conditions={"StringLike": {"s3:prefix": f"{uploads.prefix}*"}},
                     resources=[buckets.input_arn],

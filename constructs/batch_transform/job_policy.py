@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
-from aws_cdk import Stack
-from aws_cdk import aws_iam as iam
 from constructs import Construct
+
+from batch_transform.deployed import place_of
+from batch_transform.statements import Statement, allow
 
 # The managed rule by which Step Functions learns that a transform job ended.
 _JOB_EVENTS_RULE = "StepFunctionsGetEventsForSageMakerTransformJobsRule"
@@ -12,9 +13,9 @@ _JOB_EVENTS_RULE = "StepFunctionsGetEventsForSageMakerTransformJobsRule"
 
 def create_statement(
     jobs_arn: str, *, model_arns: Iterable[str], instance_types: Iterable[str]
-) -> iam.PolicyStatement:
+) -> Statement:
     """Return what creates jobs of these names, of no other model and on no other instances."""
-    return iam.PolicyStatement(
+    return allow(
         actions=["sagemaker:CreateTransformJob"],
         conditions={
             "ArnLike": {"sagemaker:ModelArn": list(model_arns)},
@@ -24,10 +25,10 @@ def create_statement(
     )
 
 
-def follow_statements(scope: Construct, jobs_arn: str) -> list[iam.PolicyStatement]:
+def follow_statements(scope: Construct, jobs_arn: str) -> list[Statement]:
     """Return what Step Functions needs to tag jobs, to learn that they ended, and to stop them."""
     return [
-        iam.PolicyStatement(
+        allow(
             # Step Functions tags every job that it starts.
             actions=[
                 "sagemaker:AddTags",
@@ -37,12 +38,8 @@ def follow_statements(scope: Construct, jobs_arn: str) -> list[iam.PolicyStateme
             ],
             resources=[jobs_arn],
         ),
-        iam.PolicyStatement(
+        allow(
             actions=["events:DescribeRule", "events:PutRule", "events:PutTargets"],
-            resources=[
-                Stack.of(scope).format_arn(
-                    service="events", resource="rule", resource_name=_JOB_EVENTS_RULE
-                )
-            ],
+            resources=[place_of(scope).arn("events", f"rule/{_JOB_EVENTS_RULE}")],
         ),
     ]

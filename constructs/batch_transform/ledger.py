@@ -2,9 +2,10 @@
 
 from aws_cdk import RemovalPolicy
 from aws_cdk import aws_dynamodb as dynamodb
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
+
+from batch_transform.statements import Statement, allow
 
 QUEUE_INDEX = "queue"
 
@@ -67,7 +68,7 @@ class Ledger(Construct):
         )
         self.table_name, self._table_arn = self.table.table_name, self.table.table_arn
 
-    def allow(self, *actions: str, queue: bool = False) -> list[iam.PolicyStatement]:
+    def allow(self, *actions: str, queue: bool = False) -> list[Statement]:
         """Return the statements for DynamoDB `actions` on the ledger.
 
         :param queue: also query the index of waiting drops.
@@ -75,20 +76,16 @@ class Ledger(Construct):
         statements = [table_use(self._table_arn, *actions)]
         if queue:
             index_arn = f"{self._table_arn}/index/{QUEUE_INDEX}"
-            statements.append(
-                iam.PolicyStatement(actions=["dynamodb:Query"], resources=[index_arn])
-            )
+            statements.append(allow(actions=["dynamodb:Query"], resources=[index_arn]))
         return statements + table_key_use(self._encryption_key, writes=True)
 
 
-def table_use(table_arn: str, *actions: str) -> iam.PolicyStatement:
+def table_use(table_arn: str, *actions: str) -> Statement:
     """Return the statement for DynamoDB `actions`, named without their service, on a table."""
-    return iam.PolicyStatement(
-        actions=[f"dynamodb:{action}" for action in actions], resources=[table_arn]
-    )
+    return allow(actions=[f"dynamodb:{action}" for action in actions], resources=[table_arn])
 
 
-def table_key_use(key: kms.IKey | None, *, writes: bool) -> list[iam.PolicyStatement]:
+def table_key_use(key: kms.IKey | None, *, writes: bool) -> list[Statement]:
     """Return what the callers of a table under a customer managed key need; none without one."""
     if key is None:
         return []
@@ -101,4 +98,4 @@ def table_key_use(key: kms.IKey | None, *, writes: bool) -> list[iam.PolicyState
             "kms:ReEncryptFrom",
             "kms:ReEncryptTo",
         ]
-    return [iam.PolicyStatement(actions=actions, resources=[key.key_arn])]
+    return [allow(actions=actions, resources=[key.key_arn])]

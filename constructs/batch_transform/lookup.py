@@ -2,14 +2,15 @@
 
 import json
 
-from aws_cdk import CfnResource, Stack
-from aws_cdk import aws_iam as iam
+from aws_cdk import CfnResource
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from batch_transform.deployed import place_of
 from batch_transform.functions import TransformFunctions, vended_log_group
 from batch_transform.index import Index
+from batch_transform.statements import Statement, allow
 
 # The first takes any id, as ?id=…, the last takes many.
 _ROUTES = ("GET /predictions", "GET /predictions/{id}", "POST /predictions")
@@ -64,6 +65,7 @@ class Lookup(Construct):
                 "ProtocolType": "HTTP",
             },
         )
+        self._api_id = self.api.ref
         self._routes = self._serve()
         self._has_iam = True
         access_logs = vended_log_group(
@@ -82,7 +84,7 @@ class Lookup(Construct):
                     "DestinationArn": access_logs.log_group_arn,
                     "Format": json.dumps(_ACCESS_LOG),
                 },
-                "ApiId": self.api.ref,
+                "ApiId": self._api_id,
                 "AutoDeploy": True,
                 "StageName": _STAGE,
             },
@@ -95,7 +97,7 @@ class Lookup(Construct):
             "Integration",
             type="AWS::ApiGatewayV2::Integration",
             properties={
-                "ApiId": self.api.ref,
+                "ApiId": self._api_id,
                 "IntegrationType": "AWS_PROXY",
                 "IntegrationUri": self.function.function_arn,
                 "PayloadFormatVersion": "2.0",
@@ -107,7 +109,7 @@ class Lookup(Construct):
                 f"Route{number}",
                 type="AWS::ApiGatewayV2::Route",
                 properties={
-                    "ApiId": self.api.ref,
+                    "ApiId": self._api_id,
                     "AuthorizationType": "AWS_IAM",
                     "RouteKey": route,
                     "Target": f"integrations/{integration.ref}",
@@ -124,9 +126,7 @@ class Lookup(Construct):
                 "FunctionName": self.function.function_arn,
                 "Principal": "apigateway.amazonaws.com",
                 # Not SourceAccount too: API Gateway is not known to tell it, and the ARN has it.
-                "SourceArn": Stack.of(self).format_arn(
-                    resource=self.api.ref, resource_name="*/*", service="execute-api"
-                ),
+                "SourceArn": place_of(self).arn("execute-api", f"{self._api_id}/*/*"),
             },
         )
         return routes
@@ -147,7 +147,7 @@ class Lookup(Construct):
             route.add_property_override("AuthorizationType", authorization_type)
             route.add_property_override("AuthorizerId", authorizer_id)
 
-    def use(self) -> iam.PolicyStatement:
+    def use(self) -> Statement:
         """Return the statement that allows to call the API.
 
         :raises ValueError: it is not IAM that decides.
@@ -157,14 +157,10 @@ class Lookup(Construct):
                 "grants.lookup needs IAM authorization, got an authorizer of yours; "
                 "let that decide who may call"
             )
-        return iam.PolicyStatement(
+        return allow(
             actions=["execute-api:Invoke"],
             resources=[
-                Stack.of(self).format_arn(
-                    resource=self.api.ref,
-                    resource_name=f"{_STAGE}/{route.replace(' ', '').replace('{id}', '*')}",
-                    service="execute-api",
-                )
-                for route in _ROUTES
+                place_of(self).arn("execute-api", f"{self._api_id}/{_STAGE}/{path}")
+                for path in (route.replace(" ", "").replace("{id}", "*") for route in _ROUTES)
             ],
         )

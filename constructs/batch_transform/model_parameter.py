@@ -8,8 +8,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from aws_cdk import Stack
-from aws_cdk import aws_iam as iam
 from constructs import Construct
+
+from batch_transform.deployed import place_of
+from batch_transform.statements import Statement, allow
 
 if TYPE_CHECKING:
     from aws_cdk import aws_ssm as ssm
@@ -40,9 +42,7 @@ def model_parameter(scope: Construct, parameter: "str | ssm.IStringParameter") -
     stack = Stack.of(scope)
     if isinstance(parameter, str):
         name = parameter
-        arn = stack.format_arn(
-            service="ssm", resource="parameter", resource_name=name.removeprefix("/")
-        )
+        arn = place_of(scope).arn("ssm", f"parameter/{name.removeprefix('/')}")
     else:
         name, arn = parameter.parameter_name, parameter.parameter_arn
     # By the name and not by the step, so that two steps of one parameter read it once.
@@ -50,10 +50,10 @@ def model_parameter(scope: Construct, parameter: "str | ssm.IStringParameter") -
     return ModelParameter(name=name, arn=arn, variable=f"model_{digest[:8]}")
 
 
-def read_statements(parameters: Iterable[ModelParameter]) -> list[iam.PolicyStatement]:
+def read_statements(parameters: Iterable[ModelParameter]) -> list[Statement]:
     """Return what the state machine needs to read them; none without parameters."""
     arns = list(dict.fromkeys(parameter.arn for parameter in parameters))
-    return [iam.PolicyStatement(actions=["ssm:GetParameter"], resources=arns)] if arns else []
+    return [allow(actions=["ssm:GetParameter"], resources=arns)] if arns else []
 
 
 def read_states(

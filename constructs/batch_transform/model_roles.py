@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from aws_cdk import Annotations, Stack
+from aws_cdk import Annotations
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from batch_transform.deployed import place_of
 from batch_transform.networks import ModelVpc
+from batch_transform.statements import Statement, allow, own_policy
 
 S3_ENDPOINT_WARNING = "@batch-transform:modelS3Endpoint"
 
@@ -21,31 +23,29 @@ if TYPE_CHECKING:
     from aws_cdk import aws_ec2 as ec2
 
 
-def execution_role(scope: Construct) -> iam.Role:
+def execution_role(scope: Construct, statements: Iterable[Statement]) -> iam.Role:
     """Define the role; only models and transform jobs of this account may act as it."""
-    stack = Stack.of(scope)
+    place = place_of(scope)
     # A model is checked when it is made and used by jobs; nothing else may act as this role.
-    callers = [
-        stack.format_arn(service="sagemaker", resource=resource, resource_name="*")
-        for resource in ("model", "transform-job")
-    ]
+    callers = [place.arn("sagemaker", f"{resource}/*") for resource in ("model", "transform-job")]
     return iam.Role(
         scope,
         "Role",
         assumed_by=iam.ServicePrincipal(
             "sagemaker.amazonaws.com",
             conditions={
-                "StringEquals": {"aws:SourceAccount": stack.account},
+                "StringEquals": {"aws:SourceAccount": place.account},
                 "ArnLike": {"aws:SourceArn": callers},
             },
         ),
         description="What the model's container may do in a transform job",
+        inline_policies=own_policy(statements),
     )
 
 
 def bind_vpc(
     scope: Construct, model_vpc: ModelVpc
-) -> tuple[sagemaker.CfnModel.VpcConfigProperty, list[iam.PolicyStatement]]:
+) -> tuple[sagemaker.CfnModel.VpcConfigProperty, list[Statement]]:
     """Return the VPC as CreateModel has it, and what the role needs to connect to it.
 
     :raises ValueError: it has no such subnets, or too many.
@@ -112,35 +112,32 @@ def _warn_without_s3(scope: Construct, vpc: ec2.IVpc, subnets: ec2.SelectedSubne
 
 def _network_statements(
     scope: Construct, subnet_ids: Sequence[str], group_ids: Sequence[str]
-) -> list[iam.PolicyStatement]:
-    stack = Stack.of(scope)
+) -> list[Statement]:
+    place = place_of(scope)
 
     def arns(resource: str, names: Sequence[str], account: str | None = None) -> list[str]:
-        return [
-            stack.format_arn(service="ec2", resource=resource, resource_name=name, account=account)
-            for name in names
-        ]
+        return [place.arn("ec2", f"{resource}/{name}", account=account) for name in names]
 
     # Subnets may be shared by another account, which their ARNs have.
     subnets = arns("subnet", subnet_ids, "*")
     interfaces = arns("network-interface", ["*"])
     return [
-        iam.PolicyStatement(
+        allow(
             actions=["ec2:CreateNetworkInterface"],
             resources=[*subnets, *arns("security-group", group_ids), *interfaces],
         ),
-        iam.PolicyStatement(
+        allow(
             actions=["ec2:CreateNetworkInterfacePermission", "ec2:DeleteNetworkInterface"],
             conditions={"ArnLike": {"ec2:Subnet": subnets}},
             resources=interfaces,
         ),
-        iam.PolicyStatement(
+        allow(
             # The call names a permission and no interface, and EC2 does not always look it up.
             actions=["ec2:DeleteNetworkInterfacePermission"],
-            conditions={"StringEquals": {"aws:RequestedRegion": stack.region}},
+            conditions={"StringEquals": {"aws:RequestedRegion": place.region}},
             resources=["*"],
         ),
-        iam.PolicyStatement(
+        allow(
             # EC2 takes no resource for these.
             actions=[
                 "ec2:DescribeDhcpOptions",

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from aws_cdk import aws_sns as sns
 
 _DASHBOARD = "BatchTransformDashboard"
-_PERIOD = Duration.minutes(5)
+_PERIOD_S = 300
+_PERIOD = Duration.seconds(_PERIOD_S)
 _LONG_PERIOD = Duration.hours(1)
 _RUNS_FAILED = 3
 _ROW_WIDTH = 24  # columns of a CloudWatch dashboard
@@ -187,7 +188,7 @@ def _row(
                 "title": f"{pipeline_id}: {name}",
                 "region": region,
                 "stat": "Sum",
-                "period": int(_PERIOD.to_seconds()),
+                "period": _PERIOD_S,
                 "metrics": lines,
             },
         }

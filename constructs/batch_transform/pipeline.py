@@ -402,7 +402,7 @@ class BatchTransform(Construct):
         facts = {
             "input-bucket": self.buckets.input_name,
             "input-prefix": self.buckets.input_prefix,
-            "intake-queue-url": self.intake.queue.queue_url,
+            "intake-queue-url": self.intake.queue.url,
             "output-bucket": self.buckets.output_name,
             "ledger-table": self.ledger.table_name,
             "state-machine-arn": self.state_machine.ref,

@@ -1,6 +1,6 @@
 """Queues as every part has them: encrypted, TLS only, with a dead-letter queue."""
 
-from aws_cdk import Duration, Stack
+from aws_cdk import Duration
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -8,7 +8,8 @@ from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from batch_transform.functions import send_to
+from batch_transform.deployed import place_of
+from batch_transform.statements import Statement, allow, key_use, own_policy
 
 _RECEIVES = 5
 
@@ -16,10 +17,17 @@ _RECEIVES = 5
 class LettersQueue(sqs.Queue):
     """A queue that has a dead-letter queue.
 
+    :ivar arn: its ARN, of which CDK was asked once; likewise `url`.
+    :ivar key: what encrypts it, if not a key of SQS.
     :ivar dead_letters: where messages go after five vain receives.
+    :ivar dead_letters_arn: the ARN of that queue.
     """
 
+    arn: str
+    url: str
+    key: kms.IKey | None
     dead_letters: sqs.Queue
+    dead_letters_arn: str
 
 
 def define_queue(
@@ -52,20 +60,45 @@ def define_queue(
         retention_period=retention,
         visibility_timeout=visibility,
     )
-    queue.dead_letters = dead_letters
+    queue.arn, queue.url = queue.queue_arn, queue.queue_url
+    queue.key = encryption_key
+    queue.dead_letters, queue.dead_letters_arn = dead_letters, dead_letters.queue_arn
     return queue
+
+
+def receive_from(queue: LettersQueue) -> list[Statement]:
+    """Return what an event source mapping needs of `queue`."""
+    receive = allow(
+        actions=[
+            "sqs:ChangeMessageVisibility",
+            "sqs:DeleteMessage",
+            "sqs:GetQueueAttributes",
+            "sqs:ReceiveMessage",
+        ],
+        resources=[queue.arn],
+    )
+    return [receive] if queue.key is None else [receive, key_use(queue.key, "kms:Decrypt")]
+
+
+def send_to(queue: LettersQueue) -> list[Statement]:
+    """Return what putting messages into `queue` needs."""
+    send = allow(actions=["sqs:SendMessage"], resources=[queue.arn])
+    if queue.key is None:
+        return [send]
+    # Decrypt: SQS verifies the data key that it uses again.
+    return [send, key_use(queue.key, "kms:Decrypt", "kms:GenerateDataKey")]
 
 
 def send_events_to(queue: LettersQueue, rule: events.CfnRule) -> None:
     """Let `rule`, and no other, send to `queue` and to its dead-letter queue."""
     rule_arn, events_service = rule.attr_arn, iam.ServicePrincipal("events.amazonaws.com")
-    for target in (queue, queue.dead_letters):
+    for target, arn in ((queue, queue.arn), (queue.dead_letters, queue.dead_letters_arn)):
         target.add_to_resource_policy(
             iam.PolicyStatement(
                 actions=["sqs:SendMessage"],
                 conditions={"ArnEquals": {"aws:SourceArn": rule_arn}},
                 principals=[events_service],
-                resources=[target.queue_arn],
+                resources=[arn],
             )
         )
 
@@ -90,10 +123,10 @@ def define_rule(
         state="ENABLED",
         targets=[
             events.CfnRule.TargetProperty(
-                arn=queue.queue_arn,
+                arn=queue.arn,
                 id="Queue",
                 dead_letter_config=events.CfnRule.DeadLetterConfigProperty(
-                    arn=queue.dead_letters.queue_arn
+                    arn=queue.dead_letters_arn
                 ),
             )
         ],
@@ -110,7 +143,7 @@ def define_schedule(
     expression: scheduler.ScheduleExpression,
     message: str,
     max_age: Duration,
-    queue: sqs.Queue,
+    queue: LettersQueue,
 ) -> None:
     """Define a schedule that sends `message` to `queue`.
 
@@ -121,13 +154,12 @@ def define_schedule(
         f"{construct_id}Role",
         assumed_by=iam.ServicePrincipal(
             "scheduler.amazonaws.com",
-            conditions={"StringEquals": {"aws:SourceAccount": Stack.of(scope).account}},
+            conditions={"StringEquals": {"aws:SourceAccount": place_of(scope).account}},
         ),
+        inline_policies=own_policy(send_to(queue)),
     )
-    for statement in send_to(queue):
-        role.add_to_policy(statement)
     time_zone = expression.time_zone
-    schedule = scheduler.CfnSchedule(
+    scheduler.CfnSchedule(
         scope,
         construct_id,
         description=description,
@@ -135,7 +167,7 @@ def define_schedule(
         schedule_expression=expression.expression_string,
         schedule_expression_timezone=None if time_zone is None else time_zone.timezone_name,
         target=scheduler.CfnSchedule.TargetProperty(
-            arn=queue.queue_arn,
+            arn=queue.arn,
             input=message,
             role_arn=role.role_arn,
             retry_policy=scheduler.CfnSchedule.RetryPolicyProperty(
@@ -143,4 +175,3 @@ def define_schedule(
             ),
         ),
     )
-    schedule.node.add_dependency(role)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 
-from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
@@ -12,6 +11,7 @@ from constructs import Construct
 
 from batch_transform.bound_model import volume_key_statements
 from batch_transform.buckets import TransformBuckets
+from batch_transform.deployed import place_of
 from batch_transform.encryption import state_machine_key_use
 from batch_transform.functions import TransformFunction, vended_log_group
 from batch_transform.job_policy import create_statement, follow_statements
@@ -27,6 +27,7 @@ from batch_transform.state_machine import (
     run_definition,
     run_uri,
 )
+from batch_transform.statements import Statement, allow, own_policy
 from batch_transform.steps import BoundStep
 
 
@@ -55,18 +56,9 @@ class Run(Construct):
             retention=log_retention,
             encryption_key=encryption_key,
         )
-        self.role = iam.Role(
-            self,
-            "Role",
-            assumed_by=iam.ServicePrincipal(
-                "states.amazonaws.com",
-                conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}},
-            ),
-            description=f"What a run of the batch transform pipeline {pipeline_id} may do",
-        )
         functions = [settle] if index is None else [settle, index]
         parameters = [step.model.parameter for step in steps if step.model.parameter]
-        for statement in (
+        statements = [
             *(
                 create_statement(
                     transform_jobs_arn(self, pipeline_id, of=f"-s{step.place.number}-"),
@@ -77,7 +69,7 @@ class Run(Construct):
             ),
             *follow_statements(self, transform_jobs_arn(self, pipeline_id)),
             *(statement for step in steps for statement in volume_key_statements(step.settings)),
-            iam.PolicyStatement(
+            allow(
                 actions=["lambda:InvokeFunction"],
                 resources=[function.function_arn for function in functions],
             ),
@@ -85,8 +77,17 @@ class Run(Construct):
             self._announce_statement(),
             *_watch_statements(),
             *([] if encryption_key is None else state_machine_key_use(self, encryption_key)),
-        ):
-            self.role.add_to_policy(statement)
+        ]
+        self.role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal(
+                "states.amazonaws.com",
+                conditions={"StringEquals": {"aws:SourceAccount": place_of(self).account}},
+            ),
+            description=f"What a run of the batch transform pipeline {pipeline_id} may do",
+            inline_policies=own_policy(statements),
+        )
         definition = run_definition(
             pipeline_id=pipeline_id,
             steps=[_task(step, buckets.output_name) for step in steps],
@@ -122,18 +123,12 @@ class Run(Construct):
             state_machine_type="STANDARD",
             tracing_configuration=sfn.CfnStateMachine.TracingConfigurationProperty(enabled=True),
         )
-        # Step Functions checks at creation that the role may write the logs.
-        self.state_machine.node.add_dependency(self.role)
 
-    def _announce_statement(self) -> iam.PolicyStatement:
-        return iam.PolicyStatement(
+    def _announce_statement(self) -> Statement:
+        return allow(
             actions=["events:PutEvents"],
             conditions={"StringEquals": {"events:source": EVENT_SOURCE}},
-            resources=[
-                Stack.of(self).format_arn(
-                    service="events", resource="event-bus", resource_name="default"
-                )
-            ],
+            resources=[place_of(self).arn("events", "event-bus/default")],
         )
 
 
@@ -155,10 +150,10 @@ def _task(step: BoundStep, bucket_name: str) -> StepTask:
     )
 
 
-def _watch_statements() -> list[iam.PolicyStatement]:
+def _watch_statements() -> list[Statement]:
     """Return what logs and traces need; neither can be narrowed to a resource."""
     return [
-        iam.PolicyStatement(
+        allow(
             actions=[
                 "logs:CreateLogDelivery",
                 "logs:DeleteLogDelivery",
@@ -171,7 +166,7 @@ def _watch_statements() -> list[iam.PolicyStatement]:
             ],
             resources=["*"],
         ),
-        iam.PolicyStatement(
+        allow(
             actions=[
                 "xray:GetSamplingRules",
                 "xray:GetSamplingTargets",

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from aws_cdk import ArnFormat, Stack
-from aws_cdk import aws_iam as iam
-from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from batch_transform.buckets import TransformBuckets
-from batch_transform.functions import TransformFunctions, send_to
+from batch_transform.deployed import place_of
+from batch_transform.functions import TransformFunctions
 from batch_transform.ledger import Ledger
 from batch_transform.places import REPORTS, RUNS
+from batch_transform.queues import LettersQueue, send_to
+from batch_transform.statements import allow
 from batch_transform.wake import WakeUps
 
 # The service's own log group: fixed, and shared by all jobs of the account (reference §9).
@@ -23,9 +23,7 @@ def transform_jobs_arn(scope: Construct, pipeline_id: str, *, of: str = "") -> s
     :param of: what else is in the name, such as `-s2-`. Default: all.
     """
     name = f"{pipeline_id}-*{of}*" if of else f"{pipeline_id}-*"
-    return Stack.of(scope).format_arn(
-        service="sagemaker", resource="transform-job", resource_name=name
-    )
+    return place_of(scope).arn("sagemaker", f"transform-job/{name}")
 
 
 class Settle(Construct):
@@ -39,7 +37,7 @@ class Settle(Construct):
         pipeline_id: str,
         buckets: TransformBuckets,
         ledger: Ledger,
-        uploads: sqs.IQueue,
+        uploads: LettersQueue,
         wake_ups: WakeUps,
         steps: Sequence[str],
         max_attempts: int,
@@ -50,12 +48,7 @@ class Settle(Construct):
         super().__init__(scope, construct_id)
         # CloudWatch Logs takes the group for some actions and its streams for others.
         transform_logs_arns = [
-            Stack.of(self).format_arn(
-                arn_format=ArnFormat.COLON_RESOURCE_NAME,
-                service="logs",
-                resource="log-group",
-                resource_name=f"{TRANSFORM_LOG_GROUP}{streams}",
-            )
+            place_of(self).arn("logs", f"log-group:{TRANSFORM_LOG_GROUP}{streams}")
             for streams in ("", ":*")
         ]
         self.function = functions.define(
@@ -69,8 +62,8 @@ class Settle(Construct):
                 "INPUT_BUCKET": buckets.input_name,
                 "OUTPUT_BUCKET": buckets.output_name,
                 "OUTPUT_PREFIX": buckets.output_prefix,
-                "INTAKE_QUEUE_URL": uploads.queue_url,
-                "WAKE_QUEUE_URL": wake_ups.queue.queue_url,
+                "INTAKE_QUEUE_URL": uploads.url,
+                "WAKE_QUEUE_URL": wake_ups.queue.url,
                 "STEPS": ",".join(steps),
                 "MAX_ATTEMPTS": str(max_attempts),
                 "MAX_FAILED_FRACTION": (
@@ -87,19 +80,17 @@ class Settle(Construct):
                     "Query",
                     "UpdateItem",
                 ),
-                iam.PolicyStatement(
-                    actions=["s3:GetObject"], resources=[buckets.output_objects(f"{RUNS}*")]
-                ),
-                iam.PolicyStatement(
+                allow(actions=["s3:GetObject"], resources=[buckets.output_objects(f"{RUNS}*")]),
+                allow(
                     actions=["s3:ListBucket"],
                     conditions={"StringLike": {"s3:prefix": f"{RUNS}*"}},
                     resources=[buckets.output_arn],
                 ),
                 # Whether a drop is still what its key holds; without the list a key that holds
                 # nothing is not told from one that may not be read.
-                iam.PolicyStatement(actions=["s3:GetObject"], resources=[buckets.inputs_arn()]),
-                iam.PolicyStatement(actions=["s3:ListBucket"], resources=[buckets.input_arn]),
-                iam.PolicyStatement(
+                allow(actions=["s3:GetObject"], resources=[buckets.inputs_arn()]),
+                allow(actions=["s3:ListBucket"], resources=[buckets.input_arn]),
+                allow(
                     # Outputs above 5 GB are copied in parts, and a copy may be given up.
                     actions=["s3:AbortMultipartUpload", "s3:PutObject"],
                     resources=[
@@ -109,12 +100,12 @@ class Settle(Construct):
                 ),
                 *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.output_keys),
                 *buckets.key_use("kms:Decrypt", keys=buckets.input_keys),
-                iam.PolicyStatement(actions=["sagemaker:ListTransformJobs"], resources=["*"]),
-                iam.PolicyStatement(
+                allow(actions=["sagemaker:ListTransformJobs"], resources=["*"]),
+                allow(
                     actions=["sagemaker:StopTransformJob"],
                     resources=[transform_jobs_arn(self, pipeline_id)],
                 ),
-                iam.PolicyStatement(
+                allow(
                     actions=["logs:DescribeLogStreams", "logs:FilterLogEvents"],
                     resources=transform_logs_arns,
                 ),

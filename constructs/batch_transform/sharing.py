@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from aws_cdk import Annotations, Stack, Stage, Token
+from aws_cdk import Annotations, Stage
 from constructs import Construct, IConstruct
 
 from batch_transform.buckets import TransformBuckets, bucket_identity
+from batch_transform.deployed import place_of
 from batch_transform.places import REPORTS, RUNS
 from batch_transform.settings import DataCapture
+from batch_transform.tokens import is_token
 from batch_transform.uploads import Uploads
 
 #: The id of the warning, for `Annotations.of(pipeline).acknowledge_warning`.
@@ -112,9 +114,9 @@ def _described(
     uploads: Uploads,
     captures: Sequence[DataCapture],
 ) -> _Pipeline:
-    stack = Stack.of(pipeline)
+    place = place_of(pipeline)
     # Where the stacks of another stage go is not known here, unless they say so.
-    unknown = Token.is_unresolved(stack.account) or Token.is_unresolved(stack.region)
+    unknown = is_token(place.account) or is_token(place.region)
     stage = Stage.of(pipeline)
     where = stage.node.path if unknown and stage is not None else ""
     output = bucket_identity(buckets.output)
@@ -135,7 +137,7 @@ def _described(
     ]
     return _Pipeline(
         path=pipeline.node.path,
-        identity=(where, stack.environment, pipeline_id),
+        identity=(where, place.account, place.region, pipeline_id),
         reads=_Keys(
             bucket=bucket_identity(buckets.input), prefix=uploads.prefix, suffixes=suffixes
         ),

@@ -6,6 +6,7 @@ from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import Annotations, Token
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
@@ -223,7 +224,7 @@ class TransformTask(sfn.CustomState):
 
     def _when_bound_to_graph(self, graph: sfn.StateGraph) -> None:
         for statement in self._statements:
-            graph.register_policy_statement(statement)
+            graph.register_policy_statement(iam.PolicyStatement.from_json(statement))
         super()._when_bound_to_graph(graph)
 
 

@@ -5,7 +5,6 @@ attributes of boto3 clients. Names, not types, so it may see a call too many; ne
 """
 
 import ast
-import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.policies import actions_of, statements_of_roles
+from tests.policies import actions_of, statements_of, statements_of_roles
 
 LAMBDAS = Path(__file__).resolve().parents[2] / "lambdas" / "transform_lambdas"
 
@@ -197,21 +196,12 @@ def test_a_role_allows_no_more_than_code_and_contract_need(
     assert allowed[module] - called(module) - CONTRACT[module] - every_function == set()
 
 
-def statements(template: dict[str, Any], logical_id: str) -> list[dict[str, Any]]:
-    (found,) = [
-        statements
-        for role, statements in statements_of_roles(template).items()
-        if re.match(logical_id, role)
-    ]
-    return found
-
-
 def test_the_state_machine_creates_jobs_of_its_model_and_instance_type_only(
     template: dict[str, Any],
 ) -> None:
     (create,) = [
         statement
-        for statement in statements(template, "ChurnRunRole")
+        for statement in statements_of(template, "ChurnRunRole")
         if statement["Action"] == "sagemaker:CreateTransformJob"
     ]
 
@@ -225,7 +215,7 @@ def test_the_state_machine_creates_jobs_of_its_model_and_instance_type_only(
 def test_the_state_machine_passes_no_role_and_has_what_sync_needs(
     template: dict[str, Any],
 ) -> None:
-    actions = actions_of(statements(template, "ChurnRunRole"))
+    actions = actions_of(statements_of(template, "ChurnRunRole"))
 
     assert "iam:PassRole" not in actions
     assert {

@@ -12,6 +12,7 @@ from aws_cdk import aws_ssm as ssm
 
 from batch_transform import BatchTransform, PrivateRegistry, TransformModel
 from batch_transform.archive import content_hash, pack
+from tests.policies import statements_of
 
 IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/team/churn@sha256:abc"
 
@@ -280,16 +281,11 @@ def test_a_variable_may_be_known_only_at_deployment(model_files: Path) -> None:
 
 def run_policy(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The statements of the state machine's role by their first action."""
-    (policy,) = [
-        resource["Properties"]["PolicyDocument"]["Statement"]
-        for name, resource in template["Resources"].items()
-        if resource["Type"] == "AWS::IAM::Policy" and name.startswith("ChurnRunRole")
-    ]
     return {
         statement["Action"] if isinstance(statement["Action"], str) else statement["Action"][0]: (
             statement
         )
-        for statement in policy
+        for statement in statements_of(template, "ChurnRunRole")
     }
 
 

@@ -28,6 +28,7 @@ from batch_transform import (
 )
 from batch_transform.bound_model import MANY_RECORDS_WARNING
 from batch_transform.model_roles import S3_ENDPOINT_WARNING
+from tests.policies import statements_of
 from tests.shapes import members
 
 ECR = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
@@ -153,13 +154,8 @@ def model(resources: dict[str, Any], pipeline: str) -> dict[str, Any]:
     return dict(found)
 
 
-def role_statements(resources: dict[str, Any], policy: str) -> list[dict[str, Any]]:
-    (found,) = [
-        resource["Properties"]["PolicyDocument"]["Statement"]
-        for name, resource in resources.items()
-        if resource["Type"] == "AWS::IAM::Policy" and name.startswith(policy)
-    ]
-    return list(found)
+def role_statements(resources: dict[str, Any], role: str) -> list[dict[str, Any]]:
+    return statements_of({"Resources": resources}, role)
 
 
 def allowing(statements: list[dict[str, Any]], action: str) -> list[dict[str, Any]]:
@@ -183,7 +179,7 @@ def test_a_pipeline_has_its_containers_in_order_and_one_role(resources: dict[str
     assert second["ModelDataUrl"] == "s3://models/churn/v1.tar.gz"
     assert second["ImageConfig"]["RepositoryAccessMode"] == "Vpc"
     assert made["EnableNetworkIsolation"] is True
-    assert len([n for n in resources if n.startswith("TwoModelRole")]) == 2  # and its policy
+    assert len([n for n in resources if n.startswith("TwoModelRole")]) == 1
 
 
 def test_the_role_of_a_pipeline_reads_what_each_container_needs(

@@ -18,6 +18,7 @@ from batch_transform import (
     TransformSettings,
     TransformTask,
 )
+from tests.policies import statements_of
 
 Template = dict[str, Any]
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234-abcd"
@@ -95,13 +96,7 @@ def definition(template: Template) -> dict[str, Any]:
 
 
 def statements(template: Template, name: str) -> list[dict[str, Any]]:
-    (policy,) = [
-        part["Properties"]["PolicyDocument"]["Statement"]
-        for logical_id, part in template["Resources"].items()
-        if part["Type"] == "AWS::IAM::Policy" and logical_id.startswith(name)
-    ]
-    found: list[dict[str, Any]] = policy
-    return found
+    return statements_of({"Resources": template["Resources"]}, name)
 
 
 def actions(statement: dict[str, Any]) -> list[str]:
