@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError
 
 from local_cloud import cdk_cli, processes
 from local_cloud.deploy import Deployer
-from local_cloud.emulator import check_version
+from local_cloud.emulator import TEMPORARY, check_version
 from local_cloud.errors import CloudUnavailable, PortInUse
 from local_cloud.images import Images
 
@@ -186,8 +186,10 @@ class LocalCloud:
                 pass  # It can outlive a TERM; what comes now it cannot.
             processes.end(self._marker, server.pid, grace_s=0.5)
             server.wait()
-        if self._asked_state_dir is None and self._state_dir != Path():
-            shutil.rmtree(self._state_dir, ignore_errors=True)
+        if self._state_dir != Path():
+            forget = self._asked_state_dir is None
+            gone = self._state_dir if forget else self._state_dir / TEMPORARY
+            shutil.rmtree(gone, ignore_errors=True)
 
     def check(self) -> None:
         """Make sure that the server is still there.

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ from local_cloud.errors import EmulatorMismatch
 
 VERSION = "1.5.33"
 """The release whose tables these are."""
+
+TEMPORARY = "tmp"
+"""What a server unpacks and needs no longer than it runs, in its state directory."""
 
 Response = tuple[int, dict[str, str], bytes]
 
@@ -63,8 +67,9 @@ def check_version() -> None:
 
 def configure(port: int, state_dir: Path) -> None:
     """Set what the emulator reads at import: where it listens, what it keeps, nothing else open."""
-    temporary = state_dir / "tmp"
-    temporary.mkdir(parents=True, exist_ok=True)
+    temporary = state_dir / TEMPORARY
+    shutil.rmtree(temporary, ignore_errors=True)  # of a server that could not end in order
+    temporary.mkdir(parents=True)
     os.environ.update(
         {
             "GATEWAY_PORT": str(port),

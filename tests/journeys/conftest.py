@@ -1,6 +1,7 @@
 """One local cloud for all journeys, with the real app and a pipeline whose server is at fault."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -35,7 +36,7 @@ pipelines:
     batch: {{max_wait_s: 0}}
     max_attempts: 1
 """
-_APP = """
+APP = """
 from pathlib import Path
 from aws_cdk import App
 from batch_transform.pipelines_file import define_pipelines
@@ -169,7 +170,7 @@ def faulty_assembly(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     (image / "serve").write_text(_SERVE_SILENT)
     (image / "serve").chmod(0o755)
     (project / "pipelines.yaml").write_text(_PIPELINES.format(build=build))
-    (project / "app.py").write_text(_APP)
+    (project / "app.py").write_text(APP)
     (project / "cdk.json").write_text('{"app": "python3 app.py"}')
     synthesize(project, project / "cdk.out")
     return project / "cdk.out"
@@ -201,6 +202,16 @@ def deployed(cloud: LocalCloud, outputs: Mapping[str, str]) -> Pipeline:
             client = PipelineClient.find(Cloud(cloud.endpoint), pipeline_id)
             return Pipeline(client, cloud.client("s3"))
     raise AssertionError(f"no parameters for {outputs}")
+
+
+def set_environment(assembly: Path, **variables: str) -> None:
+    """Give every function of an assembly with one stack these variables as well."""
+    (path,) = assembly.glob("*.template.json")
+    template = json.loads(path.read_text())
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::Lambda::Function":
+            resource["Properties"]["Environment"]["Variables"] |= variables
+    path.write_text(json.dumps(template))
 
 
 def _parameters(cloud: LocalCloud) -> Iterator[dict[str, str]]:

@@ -19,7 +19,7 @@ from local_cloud.cloud import ACCOUNT, REGION
 from tests.examples.programs import FOLDER, synthesize
 from tests.policies import actions_of, statements_of_roles
 
-from .conftest import Pipeline, deployed
+from .conftest import Pipeline, deployed, set_environment
 
 HERE = Path(__file__).parent
 EXAMPLE = FOLDER / "csv_join_lookup"
@@ -85,13 +85,7 @@ def observed(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Obs
     assembly = synthesize(EXAMPLE)
     (path,) = assembly.glob("*.template.json")
     template = json.loads(path.read_text())
-    for resource in template["Resources"].values():
-        if resource["Type"] == "AWS::Lambda::Function":
-            resource["Properties"]["Environment"]["Variables"] |= {
-                "PYTHONPATH": str(HERE / "recorder"),
-                "RECORDED_CALLS": str(calls),
-            }
-    path.write_text(json.dumps(template))
+    set_environment(assembly, PYTHONPATH=str(HERE / "recorder"), RECORDED_CALLS=str(calls))
 
     (outputs,) = cloud.deploy(assembly).values()
     pipeline = deployed(cloud, outputs)
