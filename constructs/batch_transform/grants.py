@@ -12,7 +12,7 @@ from batch_transform.deployed import place_of
 from batch_transform.ledger import QUEUE_INDEX, table_key_use
 from batch_transform.places import REPORTS, RUNS
 from batch_transform.queues import send_to
-from batch_transform.statements import Statement, allow
+from batch_transform.statements import Statement, allow, key_use
 
 if TYPE_CHECKING:
     from batch_transform.pipeline import BatchTransform
@@ -121,38 +121,28 @@ class BatchTransformGrants:
         )
 
     def redrive(self, grantee: iam.IGrantable) -> None:
-        """Let `grantee` give failed drops and dead letters another try, and see what `watch` shows.
+        """Let `grantee` have failed drops tried again, and see what `watch` shows.
 
-        In the ledger it changes drops alone, never runs or slots. Dead letters move back to the
-        queue that they came from and to no other.
+        It asks intake for that by its queue, like `backfill`, and writes nothing to the ledger.
+        Dead letters move back to the queue that they came from and to no other.
         """
         self.watch(grantee)
         pipeline = self._pipeline
-        sources = [pipeline.intake.queue, pipeline.wake_ups.queue]
+        queues = [pipeline.intake.queue, pipeline.wake_ups.queue]
         self._allow(
             grantee,
             allow(
-                actions=["dynamodb:UpdateItem"],
-                conditions={"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["key#*"]}},
-                resources=[pipeline.ledger.table.table_arn],
-            ),
-            *table_key_use(pipeline.encryption_key, writes=True),
-            allow(
-                # SQS moves them in the name of who starts the task.
-                actions=[
-                    "sqs:CancelMessageMoveTask",
-                    "sqs:DeleteMessage",
-                    "sqs:GetQueueAttributes",
-                    "sqs:ListMessageMoveTasks",
-                    "sqs:ReceiveMessage",
-                    "sqs:StartMessageMoveTask",
-                ],
+                actions=["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"],
                 resources=[queue.queue_arn for queue in pipeline.dead_letters],
             ),
             allow(
-                # Where they move to; and a wake-up starts at once what waits again.
                 actions=["sqs:GetQueueAttributes", "sqs:SendMessage"],
-                resources=[queue.queue_arn for queue in sources],
+                resources=[queue.queue_arn for queue in queues],
+            ),
+            *(
+                []
+                if pipeline.encryption_key is None
+                else [key_use(pipeline.encryption_key, "kms:Decrypt", "kms:GenerateDataKey")]
             ),
         )
 

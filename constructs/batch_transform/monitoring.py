@@ -44,7 +44,7 @@ class Alarms(Construct):
             threshold=1,
             description=(
                 "Drops were given up. `batch-transform status` names each and why: mend that, then "
-                "upload them once more."
+                "`batch-transform redrive`."
             ),
         )
         self.drops_wait = self._alarm(
@@ -82,7 +82,7 @@ class Alarms(Construct):
             threshold=1,
             description=(
                 "Uploads are not in the ledger, or dispatch could not be woken. Read the logs of "
-                "intake and dispatch, mend the cause, then start a redrive of the dead letters."
+                "intake and dispatch, mend the cause, then `batch-transform redrive`."
             ),
         )
         if topic is not None:

@@ -406,6 +406,7 @@ class BatchTransform(Construct):
             "output-bucket": self.buckets.output_name,
             "ledger-table": self.ledger.table_name,
             "state-machine-arn": self.state_machine.ref,
+            "wake-queue-url": self.wake_ups.queue.queue_url,
         }
         if self.lookup is not None and self.index is not None:
             facts["api-url"] = self.lookup.url

@@ -1,6 +1,6 @@
 """S3 event in, drop in the ledger out: once, whatever is delivered twice, late or out of order.
 
-And backfills, which come by the same queue.
+And backfills and redrives, which come by the same queue.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import boto3
@@ -21,6 +21,7 @@ from transform_lambdas.backfill import Backfill
 from transform_lambdas.drops import Drop
 from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.ledger import Ledger
+from transform_lambdas.redrive import Redrive
 from transform_lambdas.uploads import Uploads
 from transform_lambdas.wake_queue import WakeQueue
 
@@ -92,6 +93,7 @@ class Receiver:
 
     intake: Intake
     backfill: Backfill
+    redrive: Redrive
 
     def receive(
         self, messages: Sequence[Mapping[str, Any]], *, time_left_s: Callable[[], float]
@@ -103,7 +105,7 @@ class Receiver:
         counts: Counter[str] = Counter()
         failed: list[str] = []
         events: dict[str, Mapping[str, Any]] = {}
-        asked: dict[str, Mapping[str, Any]] = {}
+        requests: dict[str, Callable[[], Mapping[str, int] | None]] = {}
         for message in messages:
             identifier = message["messageId"]
             try:
@@ -112,8 +114,13 @@ class Receiver:
                 logger.exception("message %s must be JSON", identifier)
                 failed.append(identifier)
                 continue
-            if isinstance(body, dict) and "backfill" in body:
-                asked[identifier] = body["backfill"]
+            asked = body if isinstance(body, dict) else {}
+            if "backfill" in asked:
+                requests[identifier] = partial(
+                    self.backfill.go_on, asked["backfill"], time_left_s=time_left_s
+                )
+            elif "redrive" in asked:
+                requests[identifier] = partial(self.redrive.retry, asked["redrive"])
             else:
                 events[identifier] = body
         outcomes = self.intake.take(list(events.values()))
@@ -122,11 +129,11 @@ class Receiver:
                 failed.append(identifier)
             else:
                 counts += outcome
-        for identifier, progress in asked.items():
+        for identifier, request in requests.items():
             try:
-                counts += self.backfill.go_on(progress, time_left_s=time_left_s)
+                counts.update(request() or {})
             except Exception:  # a bad request must not hold up the rest; SQS keeps it
-                logger.exception("a backfill must be done, and %s was not", progress)
+                logger.exception("a request must be done, and %s was not", request)
                 failed.append(identifier)
         return counts, failed
 
@@ -146,16 +153,18 @@ def _receiver() -> Receiver:
         max_bytes=_whole_number(environment["MAX_DROP_BYTES"]),
     )
     intake = Intake(ledger, wake_queue, uploads=uploads)
+    s3, bucket = boto3.client("s3", config=config), environment["INPUT_BUCKET"]
     backfill = Backfill(
         recorder=intake,
         ledger=ledger,
         wake_queue=wake_queue,
-        s3=boto3.client("s3"),
-        bucket=environment["INPUT_BUCKET"],
+        s3=s3,
+        bucket=bucket,
         intake_queue=IntakeQueue(sqs, environment["INTAKE_QUEUE_URL"]),
         uploads=uploads,
     )
-    return Receiver(intake, backfill)
+    redrive = Redrive(ledger=ledger, wake_queue=wake_queue, s3=s3, bucket=bucket, uploads=uploads)
+    return Receiver(intake, backfill, redrive)
 
 
 def _whole_number(text: str) -> int | None:
@@ -163,7 +172,7 @@ def _whole_number(text: str) -> int | None:
 
 
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
-    """Lambda entry point: a batch of SQS messages, each an EventBridge event or a backfill."""
+    """Lambda entry point: a batch of SQS messages, each an EventBridge event or a request."""
     counts, failed = _receiver().receive(
         event["Records"], time_left_s=lambda: context.get_remaining_time_in_millis() / 1000
     )

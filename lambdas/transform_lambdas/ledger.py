@@ -158,11 +158,31 @@ class Ledger:
             "attempts": 0,
         }
         if problem:
-            item |= {"drop_status": FAILED, "reason": problem}
+            item |= {"drop_status": FAILED, "reason": problem, "ended_at": item["recorded_at"]}
         else:
             item |= {"queue": _waiting_queue(drop.key), "due": since or drop.dropped_at}
         put = self._put(item, condition="attribute_not_exists(pk)")
         return self._attempt(self._client.put_item, put["Put"])
+
+    def retry(self, drop: Drop, *, failed_at: str) -> bool:
+        """Let a failed drop wait again as if it had just come; return whether this call did so.
+
+        :param failed_at: when it failed, so that a request that comes late changes no later fate.
+        """
+        return self._change(
+            _drop_key(drop),
+            "SET drop_status = :to, queue = :queue, due = :now, attempts = :none "
+            "REMOVE ended_at, tried_with, first_returned_at",
+            condition="drop_status = :failed AND ended_at = :failed_at",
+            values={
+                ":to": WAITING,
+                ":queue": _waiting_queue(drop.key),
+                ":now": clock.to_text(self._now()),
+                ":none": 0,
+                ":failed": FAILED,
+                ":failed_at": failed_at,
+            },
+        )
 
     def supersede(self, drop: Drop) -> int:
         """End the versions of the drop's key that wait and are not the newest; return how many.

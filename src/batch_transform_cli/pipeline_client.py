@@ -23,6 +23,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
+from batch_transform_cli.dead_letters import DeadLetters
 from batch_transform_cli.errors import CommandError, PipelineNotFound
 
 PARAMETERS = "/batch-transform/"
@@ -41,7 +42,11 @@ _PROBLEM = "application/problem+json"  # what the lookup function answers; the g
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drop:
-    """One version of one uploaded object, as the ledger knows it."""
+    """One version of one uploaded object, as the ledger knows it.
+
+    :ivar waiting_since: when it began to wait, or to wait again; empty if it does not wait.
+    :ivar failed_at: when it was given up; empty if it was not.
+    """
 
     key: str
     status: str
@@ -51,6 +56,8 @@ class Drop:
     dropped_at: str
     reason: str
     order: str
+    waiting_since: str
+    failed_at: str
 
     @property
     def is_open(self) -> bool:
@@ -236,7 +243,7 @@ class PipelineClient:
             if item["sk"] == "run":
                 runs.append(_run(item))
             else:
-                drops.append(_drop(item))
+                drops.append(drop_of(item))
         return Status(
             drops=sorted(drops, key=lambda drop: (drop.dropped_at, drop.key, drop.order)),
             runs=sorted(runs, key=lambda run: run.opened_at),
@@ -314,11 +321,38 @@ class PipelineClient:
                 f"the prefix must begin with {self.input_prefix!r}, which the pipeline watches, "
                 f"got {prefix!r}; leave it out for all of it"
             )
-        self._cloud.client("sqs").send_message(
-            QueueUrl=self.intake_queue_url,
-            MessageBody=json.dumps({"backfill": {"prefix": prefix}}),
-        )
+        self.ask_intake({"backfill": {"prefix": prefix}})
         return prefix
+
+    def dead_letters(self) -> list[DeadLetters]:
+        """Return the dead letters of each queue on the way of a drop."""
+        sqs = self._cloud.client("sqs")
+        return [
+            DeadLetters.of(sqs, self.intake_queue_url, what="uploads"),
+            DeadLetters.of(sqs, self._fact("wake-queue-url"), what="wake-ups"),
+        ]
+
+    def move_back(self, letters: DeadLetters) -> int:
+        """Move dead letters back to their queue, and return how many.
+
+        :raises CommandError: the queue takes one no more.
+        """
+        return letters.move_back(self._cloud.client("sqs"))
+
+    def ask_intake(self, request: Mapping[str, Any]) -> None:
+        """Send intake a request by its queue."""
+        self._cloud.client("sqs").send_message(
+            QueueUrl=self.intake_queue_url, MessageBody=json.dumps(request, ensure_ascii=False)
+        )
+
+    def _fact(self, name: str) -> str:
+        try:
+            return self._facts[name]
+        except KeyError:
+            raise CommandError(
+                f"pipeline {self.pipeline_id} must publish {PARAMETERS}{self.pipeline_id}/{name}, "
+                "got a deployment by an older release; deploy it once more"
+            ) from None
 
     def _items(self) -> Iterator[dict[str, Any]]:
         # Besides drops and runs the table has heads, slots and marks, which are dispatch's own.
@@ -351,7 +385,8 @@ AWS_ERRORS = (BotoCoreError, ClientError)
 """What any call of a boto3 client can raise."""
 
 
-def _drop(item: Mapping[str, Any]) -> Drop:
+def drop_of(item: Mapping[str, Any]) -> Drop:
+    """Read the ledger's item."""
     return Drop(
         key=item["object_key"],
         status=item["drop_status"],
@@ -361,6 +396,8 @@ def _drop(item: Mapping[str, Any]) -> Drop:
         dropped_at=item["dropped_at"],
         reason=item.get("reason", ""),
         order=item["ordering"],
+        waiting_since=item.get("due", ""),
+        failed_at=item.get("ended_at", "") if item["drop_status"] == "failed" else "",
     )
 
 

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.pipeline_client import Drop, PipelineClient, Run, Status
-from batch_transform_cli.screen import plain_table, printable, size
+from batch_transform_cli.redrive import Choice
+from batch_transform_cli.screen import counted, plain_table, printable, size
 
 _STYLES = {
     "waiting": "yellow",
@@ -75,6 +76,29 @@ def runs_table(runs: list[Run], newest: int) -> Table:
         ]
         table.add_row(run.run_id, str(run.drops), *counts, _status(run.outcome or run.status))
     return table
+
+
+def redrive_view(choice: Choice, letters: Mapping[str, int], *, dry_run: bool) -> RenderableType:
+    """Return what a redrive has asked for, or would.
+
+    :param letters: dead letters that moved, or would, by what they are of; empty if none were to.
+    """
+    parts: list[RenderableType] = []
+    drops = counted(len(choice.drops), "failed drop")
+    if choice.drops:
+        parts.append(drops_table(choice.drops, len(choice.drops)))
+        does = "would be tried again" if dry_run else "are asked to be tried again"
+        parts.append(f"{drops} {does if len(choice.drops) > 1 else does.replace('are', 'is')}")
+    else:
+        parts.append("no failed drop is to be tried again")
+    parts += [printable(f"{key} is left as it is: {status}") for key, status in choice.left.items()]
+    parts += [
+        f"{counted(count, 'dead letter')} of {what} {'would move' if dry_run else 'moved'} back"
+        for what, count in letters.items()
+    ]
+    if not letters:
+        parts.append("dead letters stay; they move when neither --since nor --key is given")
+    return Group(*(Text(part) if isinstance(part, str) else part for part in parts))
 
 
 def changes(before: Status, after: Status) -> list[str]:

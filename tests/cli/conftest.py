@@ -50,6 +50,7 @@ def publish(aws: None) -> Any:
             "output-bucket": "out",
             "intake-queue-url": "https://sqs.us-east-1.amazonaws.com/123456789012/intake",
             "ledger-table": "ledger",
+            "wake-queue-url": "https://sqs.us-east-1.amazonaws.com/123456789012/wake",
             **facts,
         }
         ssm = boto3.client("ssm")
@@ -84,7 +85,12 @@ def ledger(publish: Any) -> Ledger:
 
 @pytest.fixture
 def intake_queue_url(aws: None) -> str:
-    return str(boto3.client("sqs").create_queue(QueueName="intake")["QueueUrl"])
+    return _queue("intake")
+
+
+@pytest.fixture
+def wake_queue_url(aws: None) -> str:
+    return _queue("wake")
 
 
 @pytest.fixture
@@ -183,6 +189,15 @@ def image(tmp_path: Path) -> Callable[..., Path]:
 def emulator() -> Iterator[LocalCloud]:
     with LocalCloud() as cloud:
         yield cloud
+
+
+def _queue(name: str) -> str:
+    """Make a queue that has dead letters."""
+    sqs = boto3.client("sqs")
+    sqs.create_queue(QueueName=f"{name}-dead")
+    dead = f"arn:aws:sqs:us-east-1:123456789012:{name}-dead"
+    policy = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": 5})
+    return str(sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": policy})["QueueUrl"])
 
 
 def _keys(partition: str, sort: str) -> list[dict[str, str]]:

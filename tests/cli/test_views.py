@@ -18,6 +18,8 @@ DROP = Drop(
     dropped_at="2026-03-01T12:00:00.000Z",
     reason="",
     order="1",
+    waiting_since="2026-03-01T12:00:00.000Z",
+    failed_at="",
 )
 RUN = Run(
     run_id="churn-1-r1",

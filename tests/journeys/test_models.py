@@ -1,7 +1,10 @@
 """Models of two containers, and models that an SSM parameter names: promoted, also in a run."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -28,7 +31,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
-        self.answer(200, b"\\n".join(line + MARK for line in lines))
+        self.answer(400 if b"refuses" in MARK else 200, b"\\n".join(line + MARK for line in lines))
 
     def answer(self, status, body):
         self.send_response(status)
@@ -169,6 +172,63 @@ def test_a_run_ends_with_the_model_that_it_began_with(
     (drop,) = promoted.wait(key)
     assert (drop.status, drop.reason) == ("done", "")
     assert promoted.output(key) == b"1,churn-late\n"
+
+
+def test_what_failed_by_a_model_is_scored_by_another_one_after_a_redrive(
+    cloud: LocalCloud,
+    promoted: Pipeline,
+    make_model: Callable[[str], None],
+    promote: Callable[[str], None],
+) -> None:
+    def redrive(*arguments: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "batch_transform_cli.main", "redrive", "--json"]
+        where = ["--endpoint", cloud.endpoint, "--pipeline", promoted.client.pipeline_id]
+        ended = subprocess.run([*command, *where, *arguments], check=True, stdout=subprocess.PIPE)
+        told: dict[str, Any] = json.loads(ended.stdout)
+        return told
+
+    make_model("churn-refuses")
+    promote("churn-refuses")
+    key = promoted.drop("redriven.csv", b"1\n")
+    (drop,) = promoted.wait(key)
+    assert drop.status == "failed"
+
+    make_model("churn-mended")
+    promote("churn-mended")
+    before = redrive("--key", key, "--dry-run")
+    asked = redrive("--key", key)
+    eventually(lambda: promoted.versions(key)[0].status, lambda status: status != "failed")
+    again = redrive("--key", key)
+
+    assert [drop["key"] for drop in asked["drops"]] == [key]
+    assert {**before, "dry_run": False} == asked
+    assert again["drops"] == []
+    (drop,) = promoted.wait(key)
+    assert (drop.status, drop.reason) == ("done", "")
+    assert promoted.output(key) == b"1,churn-mended\n"
+
+
+def test_a_dead_letter_is_a_drop_when_it_has_moved_back(
+    cloud: LocalCloud,
+    promoted: Pipeline,
+    make_model: Callable[[str], None],
+    promote: Callable[[str], None],
+) -> None:
+    make_model("churn-alive")
+    promote("churn-alive")
+    key = promoted.drop("dead.csv", b"1\n")
+    (drop,) = promoted.wait(key)
+    uploads = promoted.client.dead_letters()[0]
+    event = {
+        "time": drop.dropped_at,
+        "detail": {"object": {"key": key, "size": 2, "etag": "late", "sequencer": "F" * 16}},
+    }
+    cloud.client("sqs").send_message(QueueUrl=uploads.url, MessageBody=json.dumps(event))
+
+    assert [promoted.client.move_back(queue) for queue in promoted.client.dead_letters()] == [1, 0]
+
+    assert len(promoted.wait(key, versions=2)) == 2
+    assert [queue.count for queue in promoted.client.dead_letters()] == [0, 0]
 
 
 def _histories(cloud: LocalCloud, machine: str) -> str:

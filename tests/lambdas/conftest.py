@@ -25,6 +25,7 @@ from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.ledger import Ledger
 from transform_lambdas.outcomes import ErrorBudget
 from transform_lambdas.predictions import CsvRecords, PredictionTable
+from transform_lambdas.redrive import Redrive
 from transform_lambdas.run_files import RunFiles
 from transform_lambdas.settle import Settlement
 from transform_lambdas.transform_jobs import Job
@@ -247,7 +248,14 @@ class World:
             uploads=self.uploads,
             now=lambda: self.time,
         )
-        return Receiver(intake, backfill)
+        redrive = Redrive(
+            ledger=self.ledger,
+            wake_queue=self.wake_queue,
+            s3=Serial(self.s3),
+            bucket=INPUT,
+            uploads=self.uploads,
+        )
+        return Receiver(intake, backfill, redrive)
 
     def backfill(self, **asked: Any) -> dict[str, int]:
         """Ask for a backfill and let it come to its end; return what it counts."""

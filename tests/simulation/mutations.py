@@ -119,6 +119,26 @@ def an_execution_that_died_is_taken_for_done() -> AbstractContextManager[Any]:
     return patch.object(Ledger, "begin_finish", lambda self, run, execution: False)
 
 
+def a_redrive_takes_whatever_is_there() -> AbstractContextManager[Any]:
+    return _without_condition("drop_status = :failed AND")
+
+
+def a_redrive_told_twice_is_done_twice() -> AbstractContextManager[Any]:
+    def update(self: Ledger, key: Any, change: str, *, condition: str, **more: Any) -> Any:
+        condition = condition.replace(" AND ended_at = :failed_at", "")
+        return _update(self, key, change, condition=condition, **more)
+
+    return patch.object(Ledger, "_update", update)
+
+
+def a_redrive_leaves_a_drop_as_old_as_it_was() -> AbstractContextManager[Any]:
+    def update(self: Ledger, key: Any, change: str, *, condition: str, **more: Any) -> Any:
+        change = change.replace("attempts = :none", "attempts = attempts")
+        return _update(self, key, change, condition=condition, **more)
+
+    return patch.object(Ledger, "_update", update)
+
+
 MUTATIONS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
     a_claim_takes_whatever_is_there,
     two_runs_may_hold_a_key,
@@ -135,4 +155,7 @@ MUTATIONS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
     what_a_backfill_finds_is_below_what_is_known,
     the_newest_version_is_superseded_too,
     an_execution_that_died_is_taken_for_done,
+    a_redrive_takes_whatever_is_there,
+    a_redrive_told_twice_is_done_twice,
+    a_redrive_leaves_a_drop_as_old_as_it_was,
 )

@@ -129,6 +129,23 @@ def test_a_function_that_dies_at_any_call_loses_nothing_and_scores_nothing_twice
             return  # the whole way takes fewer calls: each has been the last one once
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
+def test_a_redrive_that_dies_at_any_call_is_done_once(after: bool) -> None:
+    plan = replace(CALM, poison=1, redrives=1)
+    calls = World(4, plan)
+    calls.run()
+    assert len(calls.states.executions) == 2
+    for dies_at in range(1, calls.account.calls + 1):
+        world = World(4, plan)
+        world.account.dies_at, world.account.dies_after = dies_at, after
+        try:
+            world.run()
+        except Broken as problem:
+            pytest.fail(f"{problem}; died at call {dies_at}")
+        assert {drop["drop_status"] for drop in drops(world)} == {"failed"}
+        assert {drop["attempts"] for drop in drops(world)} == {1}, f"died at call {dies_at}"
+
+
 @pytest.mark.parametrize("max_attempts", [2, 3])
 @pytest.mark.parametrize("killer", range(0, 64, 7))
 def test_an_object_that_kills_the_model_server_takes_no_other_one_down(

@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
+from batch_transform_cli.pipeline_client import drop_of
+from batch_transform_cli.redrive import choose, requests
 from tests.simulation.aws import (
     S3,
     Account,
@@ -27,7 +29,16 @@ from tests.simulation.aws import (
     service_error,
 )
 from tests.simulation.scheduler import Killed, Process, Scheduler
-from transform_lambdas import backfill, index, intake, ledger, metrics, settle, transform_jobs
+from transform_lambdas import (
+    backfill,
+    index,
+    intake,
+    ledger,
+    metrics,
+    redrive,
+    settle,
+    transform_jobs,
+)
 from transform_lambdas.backfill import Backfill
 from transform_lambdas.batches import BatchPolicy
 from transform_lambdas.dispatch import Dispatcher, run_of
@@ -39,6 +50,7 @@ from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.ledger import Ledger
 from transform_lambdas.outcomes import ErrorBudget
 from transform_lambdas.predictions import CsvRecords, PredictionTable
+from transform_lambdas.redrive import Redrive
 from transform_lambdas.run_files import RunFiles
 from transform_lambdas.settle import Settlement
 from transform_lambdas.transform_jobs import TransformJobs
@@ -74,6 +86,7 @@ class Plan:
     untold: float = 0.0  # of the uploads, of which no event tells: a backfill has to find them
     model_works: bool = True
     budget: float | None = None  # the part of a batch that may come out without predictions
+    redrives: int = 0  # at any time, of all that has failed until then
 
     @classmethod
     def of(cls, scheduler: Scheduler) -> "Plan":
@@ -109,6 +122,7 @@ class Plan:
             trouble_s=random.uniform(600, 2 * _HOUR_S),
             untold=random.choice((0.0, 0.0, 0.3, 1.0)),
             budget=random.choice((None, None, 0.2)),
+            redrives=random.choice((0, 0, 1, 4)),
         )
 
 
@@ -142,6 +156,7 @@ def simulated() -> Iterator[None]:
     with (
         patch.object(intake, "ThreadPoolExecutor", _Serial),
         patch.object(backfill, "ThreadPoolExecutor", _Serial),
+        patch.object(redrive, "ThreadPoolExecutor", _Serial),
         patch.object(settle, "ThreadPoolExecutor", _Serial),
         patch.object(index, "ThreadPoolExecutor", _Serial),
         patch.object(metrics, "emit", lambda *_, **__: None),
@@ -190,7 +205,8 @@ class World:
         self._in_trouble = True
         self._uploads_left = self.plan.uploads
         self._backfills_left = 1  # the last, when the trouble is over; those before it may be lost
-        self._promoted: dict[tuple[str, str], int] = {}
+        self._redrives_left = self.plan.redrives
+        self._asked_again: set[tuple[str, str, str]] = set()  # key, order, when it had failed
 
     # What happens
 
@@ -211,6 +227,9 @@ class World:
         if self.plan.untold:
             for at_s in sorted(self._random.uniform(0, self.plan.trouble_s) for _ in range(3)):
                 self.scheduler.after(at_s, partial(self.uploads.send, '{"backfill": {}}'))
+        for _ in range(self.plan.redrives):
+            at_s = self._random.uniform(0, self.plan.trouble_s + _HOUR_S)
+            self.scheduler.after(at_s, self._redrive)
         self.scheduler.after(self.plan.trouble_s, self._calm)
         limit_s = self.plan.trouble_s + 48 * _HOUR_S
         times = _Time(self.scheduler)
@@ -238,6 +257,16 @@ class World:
         self._backfills_left = 0
         if self.plan.untold:
             self.uploads.send('{"backfill": {}}')
+
+    def _redrive(self) -> None:
+        """Do as the command: look at the ledger, and ask for what has failed."""
+        self._redrives_left -= 1
+        items = self.ledger_table.items.values()
+        drops = choose([drop_of(item) for item in items if "drop_status" in item]).drops
+        self._asked_again |= {(drop.key, drop.order, drop.failed_at) for drop in drops}
+        for request in requests(drops):
+            for delay_s in (0.0, self._random.uniform(0, 2 * _HOUR_S)):  # it may come late again
+                self.uploads.send(json.dumps(request), delay_s=delay_s)
 
     def _upload(self, key: str, body: bytes) -> None:
         self.s3.put_object(Bucket=INPUT, Key=key, Body=body)
@@ -309,7 +338,14 @@ class World:
                 uploads=uploads,
                 now=self._now(),
             )
-            receiver = Receiver(recorder, backfiller)
+            redriver = Redrive(
+                ledger=self._ledger(),
+                wake_queue=self._wake_queue(),
+                s3=self.account.client(self.s3),
+                bucket=INPUT,
+                uploads=uploads,
+            )
+            receiver = Receiver(recorder, backfiller, redriver)
             return set(receiver.receive(records, time_left_s=lambda: 60)[1])
 
         self._invoke(handle, lambda failed, died: ended(None if died else failed))
@@ -509,6 +545,7 @@ class World:
             None: ("waiting", "failed"),
             "waiting": ("waiting", "claimed", "superseded"),
             "claimed": ("claimed", "done", "failed", "waiting", "superseded"),
+            "failed": ("failed", "waiting"),
         }.get(old, (old,))
         if new not in may_be:
             raise self._broken(f"a drop that is {old} must not become {new}, got {key}")
@@ -516,6 +553,15 @@ class World:
             raise self._broken(f"a drop must have one claim at a time, got two of {key}")
         if old != new and new == "done":
             self._look_at_done(after)
+        if old == "failed" and new == "waiting" and before:
+            self._look_at_again(before, after)
+
+    def _look_at_again(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        failure = (before["object_key"], before["ordering"], before["ended_at"])
+        if failure not in self._asked_again:
+            raise self._broken(f"a failure must be asked for to be tried again, got {failure}")
+        if after["attempts"] or after.get("tried_with"):
+            raise self._broken(f"a drop must begin anew when it is tried again, got {after}")
 
     def _look_at_done(self, drop: dict[str, Any]) -> None:
         key = drop["object_key"]
@@ -569,6 +615,7 @@ class World:
         if (
             self._uploads_left
             or self._backfills_left
+            or self._redrives_left
             or not self.uploads.is_empty
             or self._in_trouble
         ):

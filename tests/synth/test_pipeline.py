@@ -300,6 +300,7 @@ def test_a_client_finds_the_pipeline_by_parameters_and_outputs(template: dict[st
             "output-bucket",
             "ledger-table",
             "state-machine-arn",
+            "wake-queue-url",
             "api-url",
             "predictions-table",
         )
@@ -311,6 +312,7 @@ def test_a_client_finds_the_pipeline_by_parameters_and_outputs(template: dict[st
         "OutputBucket",
         "LedgerTable",
         "StateMachineArn",
+        "WakeQueueUrl",
         "ApiUrl",
         "PredictionsTable",
     }
