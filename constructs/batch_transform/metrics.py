@@ -60,6 +60,14 @@ class BatchTransformMetrics:
         """Drops that a run gave back, to be scored by another."""
         return self._metric("DropsReturned", period)
 
+    def records_in(self, *, period: Duration = _PERIOD) -> cloudwatch.Metric:
+        """Records of drops that are done, where the records are counted."""
+        return self._metric("RecordsIn", period)
+
+    def records_out(self, *, period: Duration = _PERIOD) -> cloudwatch.Metric:
+        """Their predictions; more than records where the model answers some with several lines."""
+        return self._metric("RecordsOut", period)
+
     def runs_started(self, *, period: Duration = _PERIOD) -> cloudwatch.Metric:
         """Runs that began."""
         return self._metric("RunsStarted", period)

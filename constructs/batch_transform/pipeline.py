@@ -1,5 +1,6 @@
 """The construct: a file in S3 becomes its predictions in S3."""
 
+import json
 from collections.abc import Sequence
 
 from aws_cdk import RemovalPolicy
@@ -35,6 +36,7 @@ from batch_transform.plan import PIPELINE_ID_LENGTH, plan_pipeline
 from batch_transform.policy import BatchPolicy
 from batch_transform.prediction_index import PredictionIndex
 from batch_transform.quantities import Duration
+from batch_transform.record_checks import record_checks
 from batch_transform.run import Run
 from batch_transform.settings import TransformSettings
 from batch_transform.settle import Settle
@@ -90,6 +92,8 @@ class BatchTransform(Construct):
     :param max_failed_fraction: when more than this fraction of a batch of ten drops or more comes
         out without predictions, none of those is tried again; 0 to below 1, such as 0.2.
         Default: each is tried again, in halves of the batch, until it is known which is bad.
+    :param check_records: where the format allows it, a drop fails when fewer predictions come out
+        than records went in, instead of being done. `False` for a model that leaves some out.
     :param job_timeout: a job that takes longer is stopped, unless its step says otherwise.
         Default: 1 day.
     :param run_timeout: a run that takes longer, with all its steps and its waits for instances, is
@@ -127,6 +131,7 @@ class BatchTransform(Construct):
         max_concurrent_runs: int = 2,
         max_attempts: int = 3,
         max_failed_fraction: float | None = None,
+        check_records: bool = True,
         job_timeout: Duration | None = None,
         run_timeout: Duration | None = None,
         encryption_key: kms.IKey | None = None,
@@ -207,6 +212,7 @@ class BatchTransform(Construct):
             encryption_key=encryption_key,
             functions=functions,
         )
+        checks = record_checks((step.settings for step in self.steps), wanted=check_records)
         self.settle = Settle(
             self,
             "Settle",
@@ -216,6 +222,7 @@ class BatchTransform(Construct):
             uploads=self.intake.queue,
             wake_ups=self.wake_ups,
             steps=[step.name for step in self.steps],
+            record_checks=checks,
             max_attempts=max_attempts,
             max_failed_fraction=max_failed_fraction,
             indexed=index is not None,
@@ -252,6 +259,7 @@ class BatchTransform(Construct):
             steps=self.steps,
             run_timeout=run_timeout,
             settle=self.settle.function,
+            counts_records=any(json.loads(checks)),
             index=self.index.function if self.index else None,
             log_retention=log_retention,
             encryption_key=encryption_key,

@@ -260,6 +260,7 @@ class PipelineEntry(_Entry):
     max_concurrent_runs: int | None = None
     max_attempts: int | None = None
     max_failed_fraction: float | None = None
+    check_records: bool | None = None
     job_timeout_s: Amount | None = None
     pipeline_id: str | None = None
 

@@ -27,7 +27,10 @@ def transform_jobs_arn(scope: Construct, pipeline_id: str, *, of: str = "") -> s
 
 
 class Settle(Construct):
-    """Each drop of a run becomes done, waiting again, or failed with a reason."""
+    """Each drop of a run becomes done, waiting again, or failed with a reason.
+
+    The function counts the records beforehand, too, for it may read all that there is to count.
+    """
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class Settle(Construct):
         uploads: LettersQueue,
         wake_ups: WakeUps,
         steps: Sequence[str],
+        record_checks: str,
         max_attempts: int,
         max_failed_fraction: float | None,
         indexed: bool,
@@ -65,6 +69,7 @@ class Settle(Construct):
                 "INTAKE_QUEUE_URL": uploads.url,
                 "WAKE_QUEUE_URL": wake_ups.queue.url,
                 "STEPS": ",".join(steps),
+                "RECORD_CHECKS": record_checks,
                 "MAX_ATTEMPTS": str(max_attempts),
                 "MAX_FAILED_FRACTION": (
                     "" if max_failed_fraction is None else str(max_failed_fraction)
@@ -86,8 +91,8 @@ class Settle(Construct):
                     conditions={"StringLike": {"s3:prefix": f"{RUNS}*"}},
                     resources=[buckets.output_arn],
                 ),
-                # Whether a drop is still what its key holds; without the list a key that holds
-                # nothing is not told from one that may not be read.
+                # How many records a drop has, and whether it is still what its key holds; without
+                # the list a key that holds nothing is not told from one that may not be read.
                 allow(actions=["s3:GetObject"], resources=[buckets.inputs_arn()]),
                 allow(actions=["s3:ListBucket"], resources=[buckets.input_arn]),
                 allow(

@@ -2,6 +2,7 @@
 
     Begin ─► Step1, Step2 … ─► Settle ─► Settled? ─► Index (Map) ─► Announce ─► … ─► Succeeded
       └── finish ──────────────►┘ ▲ ▲        │ └ JobStillRuns ─► WaitForJob ─► Settle
+                                  │ │        ├── CountRecords ─► CountRecords (Map) ─► Settle
                                   │ │        └── NextStep ─► the Step that is next
       a Step that failed ─► JobFailed? ─► WaitForCapacity ─► the same Step again
 
@@ -79,7 +80,7 @@ _ATTEMPTS_LIMIT = 1000
 _CAPACITY_ERROR = "CapacityError"
 _CAPACITY_ROUNDS = 100  # through all types of a step: 8 hours of waits, and the time of the jobs
 _CAPACITY_WAIT_S = 300
-_INDEX_CONCURRENCY = 40  # what an inline Map runs at once
+_MAP_CONCURRENCY = 40  # what an inline Map runs at once
 _JOB_POLL_S = 20
 
 
@@ -121,12 +122,14 @@ def run_definition(
     steps: Sequence[StepTask],
     settle_function_arn: str,
     index_function_arn: str | None,
+    counts_records: bool = False,
     model_parameters: Sequence[ModelParameter] = (),
     run_timeout_s: int | None = None,
 ) -> dict[str, Any]:
     """Return the state machine's definition.
 
     :param index_function_arn: `None` leaves the index out.
+    :param counts_records: settle may ask for it.
     """
     read_models = read_states(
         model_parameters,
@@ -167,13 +170,44 @@ def run_definition(
                     "Next": "WaitForJob",
                 },
                 {"Condition": "{% $states.input.status = 'NextStep' %}", "Next": "NextStep"},
+                *(
+                    [
+                        {
+                            "Condition": "{% $states.input.status = 'CountRecords' %}",
+                            "Next": "CountRecords",
+                        }
+                    ]
+                    if counts_records
+                    else []
+                ),
             ],
             "Default": "Announce" if index_function_arn is None else "Index",
         },
         "WaitForJob": {"Type": "Wait", "Seconds": _JOB_POLL_S, "Next": "Settle"},
     }
+    if counts_records:
+        states["CountRecords"] = _map(
+            "CountPart",
+            settle_function_arn,
+            parts="count_parts",
+            part="count_part",
+            output="{% $merge([$states.input, {'counted': $states.input.count_parts}]) %}",
+            then="Settle",
+        )
     if index_function_arn is not None:
-        states["Index"] = _index(index_function_arn)
+        states["Index"] = _map(
+            "IndexPart",
+            index_function_arn,
+            parts="index_parts",
+            part="part",
+            # The 0 makes the sum of no parts a number.
+            output=(
+                "{% $merge([$states.input,"
+                " {'indexed': $sum($append([0], $states.result.indexed)),"
+                " 'unindexed': $sum($append([0], $states.result.unindexed))}]) %}"
+            ),
+            then="Announce",
+        )
     states |= _announcement(pipeline_id, indexed=index_function_arn is not None)
     return {
         "Comment": "One batch: transform it, settle every drop, index and announce the outcome.",
@@ -225,33 +259,29 @@ def _invoke(function_arn: str, payload: str | dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _index(function_arn: str) -> dict[str, Any]:
+def _map(
+    name: str, function_arn: str, *, parts: str, part: str, output: str, then: str
+) -> dict[str, Any]:
+    """Return the state that calls a function for each number of a part, which it knows as `part`.
+
+    :param parts: the member of the state that says how many there are.
+    """
+    payload = {"run_id": "{% $states.input.run_id %}", part: "{% $states.input.part %}"}
     return {
         "Type": "Map",
-        "Items": ("{% $states.input.index_parts = 0 ? [] : [0..$states.input.index_parts - 1] %}"),
-        "MaxConcurrency": _INDEX_CONCURRENCY,
+        "Items": f"{{% $states.input.{parts} = 0 ? [] : [0..$states.input.{parts} - 1] %}}",
+        "MaxConcurrency": _MAP_CONCURRENCY,
         "ItemSelector": {
             "run_id": "{% $states.input.run_id %}",
             "part": "{% $states.context.Map.Item.Value %}",
         },
         "ItemProcessor": {
             "ProcessorConfig": {"Mode": "INLINE"},
-            "StartAt": "IndexPart",
-            "States": {
-                "IndexPart": _invoke(
-                    function_arn,
-                    {"run_id": "{% $states.input.run_id %}", "part": "{% $states.input.part %}"},
-                )
-                | {"End": True}
-            },
+            "StartAt": name,
+            "States": {name: _invoke(function_arn, payload) | {"End": True}},
         },
-        # The 0 makes the sum of no parts a number.
-        "Output": (
-            "{% $merge([$states.input,"
-            " {'indexed': $sum($append([0], $states.result.indexed)),"
-            " 'unindexed': $sum($append([0], $states.result.unindexed))}]) %}"
-        ),
-        "Next": "Announce",
+        "Output": output,
+        "Next": then,
     }
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 from batch_transform.model import TransformModel
 from batch_transform.places import StepPlace
 from batch_transform.quantities import DAY_S, Duration, Size
+from batch_transform.record_checks import media_type
 from batch_transform.settings import AssembleWith, CompressionType, SplitType, TransformSettings
-from batch_transform.tokens import is_token
 
 _NAME = re.compile(r"[a-z0-9](-*[a-z0-9])*")
 _NAME_LENGTH = 32
@@ -178,7 +178,7 @@ def check_chain(steps: Sequence[TransformStep]) -> None:
 
 def _check_pair(before: TransformStep, after: TransformStep) -> None:
     written, read = before.settings, after.settings
-    accept, content_type = _media_type(written.accept), _media_type(read.content_type)
+    accept, content_type = media_type(written.accept), media_type(read.content_type)
     if accept is not None and content_type is not None and accept != content_type:
         raise ValueError(
             f"step {after.name!r} must read what step {before.name!r} writes, got content_type "
@@ -216,9 +216,3 @@ def joined_without_lines(steps: Sequence[TransformStep]) -> Iterator[str]:
 def _writes_lines(settings: TransformSettings) -> bool:
     output = settings.to_request()["TransformOutput"]
     return bool(output.get("AssembleWith") == AssembleWith.LINE)
-
-
-def _media_type(value: str | None) -> str | None:
-    if value is None or is_token(value):
-        return None
-    return value.partition(";")[0].strip().lower()

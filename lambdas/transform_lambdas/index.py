@@ -13,7 +13,7 @@ import boto3
 from botocore.config import Config
 
 from transform_lambdas import metrics
-from transform_lambdas.index_work import lines_in
+from transform_lambdas.parts import lines_in
 from transform_lambdas.predictions import (
     RECORD_LIMIT_BYTES,
     Prediction,

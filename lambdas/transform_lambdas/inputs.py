@@ -1,18 +1,13 @@
 """The objects that drops are versions of."""
 
-from typing import Any
-
 from botocore.exceptions import ClientError
 
 from transform_lambdas.drops import Drop
+from transform_lambdas.objects import Objects
 
 
-class Inputs:
+class Inputs(Objects):
     """Tells whether drops are still what their keys hold: a job reads keys, not versions."""
-
-    def __init__(self, s3: Any, bucket: str) -> None:
-        self._s3 = s3
-        self.bucket = bucket
 
     def is_overtaken(self, drop: Drop) -> bool:
         """Whether the key holds another version, so that nobody knows which one a job has read.

@@ -50,6 +50,7 @@ REFUSED = Kind(
 NOT_CREATED = Kind("no job", apart=False)
 # A job ran.
 BAD_DATA = Kind("bad data", again=False, marks=("ClientError",))
+SHORT = Kind("short", again=False)  # the same rows and the same model make the same again
 NOT_READY = Kind(
     "model not ready",
     again=False,  # it would take half an hour again, and end the same
@@ -108,6 +109,16 @@ def explain(
         kind = _kind_of(job.failure_reason, OF_JOBS) or MODEL
         why = f"failed: {job.failure_reason or 'no reason given'}"
     return _missing(f"{subject}: transform job {job.name} {why}", kind)
+
+
+def explain_short(subject: str, *, records_in: int, records_out: int) -> Missing:
+    """Say that a step has made fewer predictions than it has read records."""
+    return _missing(
+        f"{subject}: {records_in:,} records went in, {records_out:,} predictions came out, so some "
+        "are missing and others may belong to another record; let the model answer every record "
+        "with a line of its own, or set check_records=False if it leaves some out on purpose",
+        SHORT,
+    )
 
 
 @dataclass(frozen=True, slots=True)

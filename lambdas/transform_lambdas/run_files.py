@@ -8,6 +8,8 @@ runs/<run>/manifest-1.json      the objects that the transform job of step 1 rea
 runs/<run>/step-1-of-2/         what that job writes: <key>.out
 runs/<run>/manifest-2.json      those of them that step 2 reads: all that there are
 runs/<run>/step-2-of-2/         what its job writes: <key>.out.out
+runs/<run>/count/00000.json     a part of what there is to count
+runs/<run>/counted/00000.json   what was counted of it
 runs/<run>/index/00000.json     a part of the index work; all under runs/ expires
 
 A folder says how many steps there are, so that a deployment which takes a step away cannot make
@@ -15,12 +17,12 @@ predictions of what a run that began before it has handed on.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transform_lambdas.drops import Drop
+from transform_lambdas.objects import Objects
 
 _OUT = ".out"  # what SageMaker adds to the name of each object that it reads
 _COPY_LIMIT_BYTES = 5 * 1024**3  # CopyObject takes no more; a larger one is copied in parts
@@ -52,6 +54,15 @@ class Step:
         """What its outputs have after the key of the drop."""
         return _OUT * self.number
 
+    def subject(self, key: str) -> str:
+        """Return what a reason begins with: the drop, and the step if there are several."""
+        return key if self.of == 1 else f"{key} in step {self.name!r}"
+
+
+def in_turn(names: Sequence[str]) -> list[Step]:
+    """Return the steps of these names."""
+    return [Step(number, of=len(names), name=name) for number, name in enumerate(names, start=1)]
+
 
 def step_input(run_id: str, step: int, *, objects: int, size_bytes: int) -> dict[str, Any]:
     """Return what the state machine begins a step with.
@@ -67,21 +78,12 @@ def step_input(run_id: str, step: int, *, objects: int, size_bytes: int) -> dict
     }
 
 
-class RunFiles:
+class RunFiles(Objects):
     """Reads and writes them."""
-
-    def __init__(self, s3: Any, bucket: str) -> None:
-        self._s3 = s3
-        self._bucket = bucket
-
-    @property
-    def bucket(self) -> str:
-        """The output bucket."""
-        return self._bucket
 
     def report_uri(self, run_id: str) -> str:
         """Return where the run's report is."""
-        return f"s3://{self._bucket}/reports/{run_id}.json"
+        return f"s3://{self.bucket}/reports/{run_id}.json"
 
     def write_plan(self, run_id: str, drops: Sequence[Drop]) -> None:
         """Note the drops that the run may claim."""
@@ -103,7 +105,7 @@ class RunFiles:
 
     def hand_on(self, run_id: str, step: Step, keys: Iterable[str]) -> None:
         """Write what the step after `step` reads: its outputs for the drops of these keys."""
-        head = {"prefix": f"s3://{self._bucket}/{step.prefix(run_id)}"}
+        head = {"prefix": f"s3://{self.bucket}/{step.prefix(run_id)}"}
         names = (f"{key}{step.suffix}" for key in keys)
         self._write(_manifest_key(run_id, step.number + 1), [head, *names])
 
@@ -111,7 +113,7 @@ class RunFiles:
         """Return the keys of the drops that have an output of a step, and the outputs' bytes."""
         prefix, suffix = step.prefix(run_id), step.suffix
         pages = self._s3.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=prefix
+            Bucket=self.bucket, Prefix=prefix
         )
         return {
             entry["Key"].removeprefix(prefix).removesuffix(suffix): entry["Size"]
@@ -122,12 +124,12 @@ class RunFiles:
 
     def promote(self, run_id: str, step: Step, key: str, *, size: int, prefix: str) -> str:
         """Copy a drop's output to its place under the output prefix, and return its key there."""
-        source = {"Bucket": self._bucket, "Key": step.output_key(run_id, key)}
+        source = {"Bucket": self.bucket, "Key": step.output_key(run_id, key)}
         target = f"{prefix}{key}{_OUT}"
         if size <= _COPY_LIMIT_BYTES:
-            self._s3.copy_object(CopySource=source, Bucket=self._bucket, Key=target)
+            self._s3.copy_object(CopySource=source, Bucket=self.bucket, Key=target)
         else:
-            self._s3.copy(source, self._bucket, target)
+            self._s3.copy(source, self.bucket, target)
         return target
 
     def write_outputs(self, run_id: str, keys: Iterable[str], *, prefix: str) -> str:
@@ -136,9 +138,9 @@ class RunFiles:
         A transform or training job takes it as a `ManifestFile`.
         """
         manifest = f"reports/{run_id}.outputs.json"
-        head = {"prefix": f"s3://{self._bucket}/{prefix}"}
+        head = {"prefix": f"s3://{self.bucket}/{prefix}"}
         self._write(manifest, [head, *(f"{key}{_OUT}" for key in keys)])
-        return f"s3://{self._bucket}/{manifest}"
+        return f"s3://{self.bucket}/{manifest}"
 
     def write_report(self, run_id: str, report: Mapping[str, Any]) -> None:
         """Write what became of a run."""
@@ -153,25 +155,34 @@ class RunFiles:
         ranges: list[dict[str, Any]] = self._read(_index_key(run_id, part))
         return ranges
 
-    def chunks(self, key: str, *, start: int) -> Iterator[bytes]:
-        """Yield an object's bytes from `start` on."""
-        if start:
-            body = self._s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={start}-")
-        else:
-            body = self._s3.get_object(Bucket=self._bucket, Key=key)  # an empty object has no range
-        with closing(body["Body"]) as stream:
-            yield from stream.iter_chunks(1024 * 1024)
+    def write_count_work(self, run_id: str, part: int, work: Sequence[Any]) -> None:
+        """Write one part of what there is to count."""
+        self._write(_count_key(run_id, part), list(work))
+
+    def read_count_work(self, run_id: str, part: int) -> list[Any]:
+        """Return one part of what there is to count."""
+        work: list[Any] = self._read(_count_key(run_id, part))
+        return work
+
+    def write_counts(self, run_id: str, part: int, counts: Sequence[Any]) -> None:
+        """Write what was counted of one part."""
+        self._write(_counted_key(run_id, part), list(counts))
+
+    def read_counts(self, run_id: str, part: int) -> list[Any]:
+        """Return what was counted of one part."""
+        counts: list[Any] = self._read(_counted_key(run_id, part))
+        return counts
 
     def _write(self, key: str, value: Any) -> None:
         self._s3.put_object(
-            Bucket=self._bucket,
+            Bucket=self.bucket,
             Key=key,
             Body=json.dumps(value, ensure_ascii=False).encode(),
             ContentType="application/json",
         )
 
     def _read(self, key: str) -> Any:
-        return json.load(self._s3.get_object(Bucket=self._bucket, Key=key)["Body"])
+        return json.load(self.open(key))
 
 
 def _manifest_key(run_id: str, step: int) -> str:
@@ -180,3 +191,11 @@ def _manifest_key(run_id: str, step: int) -> str:
 
 def _index_key(run_id: str, part: int) -> str:
     return f"runs/{run_id}/index/{part:05d}.json"
+
+
+def _count_key(run_id: str, part: int) -> str:
+    return f"runs/{run_id}/count/{part:05d}.json"
+
+
+def _counted_key(run_id: str, part: int) -> str:
+    return f"runs/{run_id}/counted/{part:05d}.json"

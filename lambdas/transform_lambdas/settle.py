@@ -3,9 +3,10 @@
 After the last one, or when nothing is left to hand on, it ends or gives back each of the drops.
 """
 
+import json
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ from botocore.config import Config
 
 from transform_lambdas import index_work, metrics
 from transform_lambdas.batches import generation, halves
+from transform_lambdas.drops import Drop
 from transform_lambdas.errors import UnknownRun
 from transform_lambdas.index_work import Output
 from transform_lambdas.inputs import Inputs
@@ -25,15 +27,18 @@ from transform_lambdas.outcomes import (
     ErrorBudget,
     Missing,
     explain,
+    explain_short,
     judge,
     run_outcome,
 )
-from transform_lambdas.run_files import RunFiles, Step, step_input
+from transform_lambdas.record_counts import Check, Compared, RecordCounts
+from transform_lambdas.run_files import RunFiles, Step, in_turn, step_input
 from transform_lambdas.transform_jobs import UNFINISHED, Job, TransformJobs, refusal
 from transform_lambdas.wake_queue import WakeQueue
 
 _LOOK_FOR_AFTER_S = 60  # by then the drop that was overtaken is superseded
 _AT_ONCE = 16  # calls to S3 and DynamoDB, each on a connection of its own
+_CONFIG = Config(max_pool_connections=_AT_ONCE)
 _REPORTED_FAILURES = 100  # the report names so many; the ledger has them all
 
 logger = logging.getLogger(__name__)
@@ -53,7 +58,8 @@ class Settlement:
         jobs: TransformJobs,
         wake_queue: WakeQueue,
         output_prefix: str,
-        steps: Sequence[str],
+        steps: Sequence[Step],
+        records: RecordCounts,
         max_attempts: int,
         budget: ErrorBudget,
         indexed: bool,
@@ -66,18 +72,20 @@ class Settlement:
         self._jobs = jobs
         self._wake_queue = wake_queue
         self._output_prefix = output_prefix
-        self._steps = [
-            Step(number, of=len(steps), name=name) for number, name in enumerate(steps, start=1)
-        ]
+        self._steps = steps
+        self._records = records
         self._max_attempts = max_attempts
         self._budget = budget
         self._indexed = indexed
 
     def settle(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        """Settle the run, or hand on to its next step; return what the state machine goes on with.
+        """Settle the run, hand on to its next step, or have its records counted.
+
+        Returns what the state machine goes on with.
 
         :param told: `run_id`; the `step` that has ended, and if it failed its `error` and `cause`.
-            Without a step no other one follows: the run's execution has died.
+            Without a step no other one follows: the run's execution has died. `counted`: in how
+            many parts the records were.
         :raises UnknownRun: the run is not in the ledger.
         """
         run_id = told["run_id"]
@@ -103,29 +111,52 @@ class Settlement:
                 run_id, step.number + 1, objects=len(sizes), size_bytes=sum(sizes.values())
             )
             return begin | {"status": "NextStep"}
-        result = self._settle(run, jobs, told)
+        drops = self._drops(run_id)
+        made = self._files.output_sizes(run_id, self._steps[-1])
+        sizes = {drop.key: made[drop.key] for drop in drops if drop.key in made}
+        if "counted" not in told:
+            parts = self._records.plan(run_id, [drop for drop in drops if drop.key in sizes])
+            if parts:
+                return {**told, "status": "CountRecords", "count_parts": parts}
+        result = self._settle(run, jobs, told, drops, sizes)
         if self._ledger.settle_run(run, result):
             self._count(result)
         self._wake_queue.wake()
         return result
 
-    def _settle(self, run: Run, jobs: Sequence[Job], told: Mapping[str, Any]) -> dict[str, Any]:
+    def count(self, run_id: str, part: int) -> dict[str, Any]:
+        """Count one part of the run's records."""
+        self._records.count(run_id, part)
+        return {}
+
+    def _drops(self, run_id: str) -> list[Drop]:
+        """Return what the run has claimed."""
+        planned = {drop.key: drop for drop in self._files.read_plan(run_id)}
+        return [planned[key] for key in self._files.read_claimed(run_id)]
+
+    def _settle(
+        self,
+        run: Run,
+        jobs: Sequence[Job],
+        told: Mapping[str, Any],
+        drops: Sequence[Drop],
+        sizes: Mapping[str, int],
+    ) -> dict[str, Any]:
         run_id = run.run_id
-        drops = self._files.read_plan(run_id)
-        keys = self._files.read_claimed(run_id)
         last = self._steps[-1]
-        sizes = self._files.output_sizes(run_id, last)
+        records = self._records.compare(run_id, sizes, parts=told.get("counted", 0))
+        whole = {key: size for key, size in sizes.items() if not records[key].short}
         claimed = [
             entry
             for entry in self._ledger.entries(drops)
             if entry.run_id == run_id and entry.status == CLAIMED
         ]
         # Of all that the run had, so that a settlement that was cut short decides the same again.
-        missing = [key for key in keys if key not in sizes]
-        why_missing = self._explain(run_id, missing, jobs, told)
+        missing = [drop.key for drop in drops if drop.key not in whole]
+        why_missing = self._explain(run_id, missing, records, jobs, told)
         halved = max((generation(entry.group) for entry in claimed), default=0)
         groups = halves(run_id, missing, of=halved)
-        overrun = self._budget.overrun(why_missing.values(), drops=len(keys), is_whole=halved == 0)
+        overrun = self._budget.overrun(why_missing.values(), drops=len(drops), is_whole=halved == 0)
         works = bool(sizes)
         if works:
             self._ledger.prove()
@@ -140,9 +171,9 @@ class Settlement:
                     self._intake_queue.ask({"prefix": key}, after_s=_LOOK_FOR_AFTER_S)
                 self._ledger.overtake(run_id, entry.drop)
                 return None
-            if key in sizes:
+            if key in whole:
                 prediction = self._files.promote(
-                    run_id, last, key, size=sizes[key], prefix=self._output_prefix
+                    run_id, last, key, size=whole[key], prefix=self._output_prefix
                 )
                 self._ledger.finish_drop(run_id, entry.drop, output=prediction)
                 return None
@@ -188,6 +219,10 @@ class Settlement:
             "counts": counts,
             "index_parts": self._plan_index(run_id, done, sizes) if self._indexed else 0,
             "report": self._files.report_uri(run_id),
+            "records": {
+                "in": sum(records[entry.drop.key].records_in or 0 for entry in done),
+                "out": sum(records[entry.drop.key].records_out or 0 for entry in done),
+            },
         }
         report = {
             **result,
@@ -204,13 +239,22 @@ class Settlement:
     def _explain(
         self,
         run_id: str,
-        missing: Collection[str],
+        missing: Iterable[str],
+        records: Mapping[str, Compared],
         jobs: Sequence[Job],
         told: Mapping[str, Any],
     ) -> dict[str, Missing]:
         """Say of each of these keys why it has no output, by the first step that made none."""
         found: dict[str, Missing] = {}
-        left = set(missing)
+        left: set[str] = set()
+        for key in missing:
+            if key in records and (short := records[key].short):
+                step, records_in, records_out = short
+                found[key] = explain_short(
+                    step.subject(key), records_in=records_in, records_out=records_out
+                )
+            else:
+                left.add(key)
         before: Step | None = None
         for step in self._steps:
             if not left:
@@ -225,7 +269,7 @@ class Settlement:
             said = self._jobs.complaints(of_step, bucket=bucket, keys=read)
             for read_key, key in read.items():
                 found[key] = explain(
-                    key if step.of == 1 else f"{key} in step {step.name!r}",
+                    step.subject(key),
                     jobs=of_step,
                     complaint=said.get(read_key),
                     error=told if told.get("step") == step.number else {},
@@ -257,6 +301,8 @@ class Settlement:
                 "DropsFailed": counts["failed"],
                 "DropsReturned": counts["waiting"],
                 "DropsSuperseded": counts["superseded"],
+                "RecordsIn": result["records"]["in"],
+                "RecordsOut": result["records"]["out"],
                 f"Runs{result['outcome']}": 1,
             },
         )
@@ -266,14 +312,16 @@ class Settlement:
 def _settlement() -> Settlement:
     environment = os.environ
     max_failed_fraction = environment["MAX_FAILED_FRACTION"]
-    config = Config(max_pool_connections=_AT_ONCE)
-    table = boto3.resource("dynamodb", config=config).Table(environment["LEDGER_TABLE"])
-    s3, sqs = boto3.client("s3", config=config), boto3.client("sqs", config=config)
+    table = boto3.resource("dynamodb", config=_CONFIG).Table(environment["LEDGER_TABLE"])
+    s3, sqs = boto3.client("s3", config=_CONFIG), boto3.client("sqs", config=_CONFIG)
+    files = RunFiles(s3, environment["OUTPUT_BUCKET"])
+    inputs = Inputs(s3, environment["INPUT_BUCKET"])
+    steps = in_turn(environment["STEPS"].split(","))
     return Settlement(
         pipeline_id=environment["PIPELINE_ID"],
         ledger=Ledger(table),
-        files=RunFiles(s3, environment["OUTPUT_BUCKET"]),
-        inputs=Inputs(s3, environment["INPUT_BUCKET"]),
+        files=files,
+        inputs=inputs,
         jobs=TransformJobs(
             boto3.client("sagemaker"),
             boto3.client("logs"),
@@ -282,7 +330,16 @@ def _settlement() -> Settlement:
         intake_queue=IntakeQueue(sqs, environment["INTAKE_QUEUE_URL"]),
         wake_queue=WakeQueue(sqs, environment["WAKE_QUEUE_URL"]),
         output_prefix=environment["OUTPUT_PREFIX"],
-        steps=environment["STEPS"].split(","),
+        steps=steps,
+        records=RecordCounts(
+            files=files,
+            inputs=inputs,
+            steps=steps,
+            checks=[
+                None if check is None else Check(**check)
+                for check in json.loads(environment["RECORD_CHECKS"])
+            ],
+        ),
         max_attempts=int(environment["MAX_ATTEMPTS"]),
         budget=ErrorBudget(float(max_failed_fraction) if max_failed_fraction else None),
         indexed=environment["INDEXED"] == "true",
@@ -290,5 +347,7 @@ def _settlement() -> Settlement:
 
 
 def handle(event: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """Lambda entry point: what `Settlement.settle` takes."""
+    """Lambda entry point: what `Settlement.settle` takes, or a part of the records to count."""
+    if "count_part" in event:
+        return _settlement().count(event["run_id"], event["count_part"])
     return _settlement().settle(event)

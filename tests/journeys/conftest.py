@@ -27,6 +27,32 @@ import time
 print("loading a model that never ends to load", flush=True)
 time.sleep(600)
 """
+_SERVE_LOSSY = """#!/usr/bin/env python3
+import http.server, os
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.answer(200 if self.path == "/ping" else 404, b"")
+
+    def do_POST(self):
+        rows = self.rfile.read(int(self.headers["Content-Length"])).decode().splitlines()
+        # As of a table from which somebody drops the rows with a hole.
+        self.answer(200, "\\n".join(row for row in rows if "nan" not in row).encode())
+
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+port = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
+address = (os.environ.get("BIND_HOST", "0.0.0.0"), port)
+http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+"""
 _PIPELINES = """
 pipelines:
   NeverReady:
@@ -35,6 +61,14 @@ pipelines:
     settings: {{csv: {{}}}}
     batch: {{max_wait_s: 0}}
     max_attempts: 1
+  Lossy: &lossy
+    model: {{artifact: {build}/model, image: lossy}}
+    instance_type: ml.m5.large
+    settings: {{csv: {{}}}}
+    batch: {{max_wait_s: 1}}
+  Lenient:
+    <<: *lossy
+    check_records: false
 """
 APP = """
 from pathlib import Path
@@ -164,11 +198,12 @@ def assembly(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def faulty_assembly(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthesize pipelines whose model server is at fault."""
     project = tmp_path_factory.mktemp("faulty")
-    image = project / "never-ready"
-    image.mkdir()
-    (image / "Dockerfile").write_text("FROM scratch\n")
-    (image / "serve").write_text(_SERVE_SILENT)
-    (image / "serve").chmod(0o755)
+    for name, serve in (("never-ready", _SERVE_SILENT), ("lossy", _SERVE_LOSSY)):
+        image = project / name
+        image.mkdir()
+        (image / "Dockerfile").write_text("FROM scratch\n")
+        (image / "serve").write_text(serve)
+        (image / "serve").chmod(0o755)
     (project / "pipelines.yaml").write_text(_PIPELINES.format(build=build))
     (project / "app.py").write_text(APP)
     (project / "cdk.json").write_text('{"app": "python3 app.py"}')
@@ -189,9 +224,27 @@ def pipeline(cloud: LocalCloud, assembly: Path) -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def never_ready(cloud: LocalCloud, faulty_assembly: Path) -> Pipeline:
+def faulty(cloud: LocalCloud, faulty_assembly: Path) -> Mapping[str, Mapping[str, str]]:
+    """Return the outputs of the stacks whose model server is at fault."""
+    return cloud.deploy(faulty_assembly)
+
+
+@pytest.fixture(scope="session")
+def never_ready(cloud: LocalCloud, faulty: Mapping[str, Mapping[str, str]]) -> Pipeline:
     """Return a pipeline whose model server never answers /ping."""
-    return deployed(cloud, cloud.deploy(faulty_assembly)["NeverReady"])
+    return deployed(cloud, faulty["NeverReady"])
+
+
+@pytest.fixture(scope="session")
+def lossy(cloud: LocalCloud, faulty: Mapping[str, Mapping[str, str]]) -> Pipeline:
+    """Return a pipeline whose model server answers rows with `nan` with nothing."""
+    return deployed(cloud, faulty["Lossy"])
+
+
+@pytest.fixture(scope="session")
+def lenient(cloud: LocalCloud, faulty: Mapping[str, Mapping[str, str]]) -> Pipeline:
+    """Return a pipeline of the same server that does not check its records."""
+    return deployed(cloud, faulty["Lenient"])
 
 
 def deployed(cloud: LocalCloud, outputs: Mapping[str, str]) -> Pipeline:

@@ -57,13 +57,40 @@ def test_a_server_that_never_answers_ping_is_given_up_and_its_last_words_are_sho
     assert any("loading a model that never ends to load" in line for line in said)
 
 
+def test_a_file_of_which_the_server_leaves_rows_out_is_not_done_and_the_others_are(
+    lossy: Pipeline,
+) -> None:
+    bodies = {"short.csv": b"1,2\n3,nan\n5,nan\n7,8", "whole.csv": b"1,2\n3,4\n", "one.csv": b"9,9"}
+    keys = {name: lossy.drop(name, body) for name, body in bodies.items()}
+
+    drops = {drop.key: drop for drop in lossy.wait(*keys.values())}
+
+    short = drops[keys["short.csv"]]
+    assert short.status == "failed"
+    assert short.reason.startswith(
+        f"{short.key}: 4 records went in, 2 predictions came out, so some are missing"
+    )
+    with pytest.raises(lossy.s3.exceptions.NoSuchKey):
+        lossy.output(short.key)
+    assert drops[keys["whole.csv"]].status == drops[keys["one.csv"]].status == "done"
+    assert lossy.output(keys["whole.csv"]) == b"1,2\n3,4\n"
+
+
+def test_a_pipeline_that_does_not_check_its_records_takes_what_comes(lenient: Pipeline) -> None:
+    key = lenient.drop("short.csv", b"1,2\n3,nan\n")
+
+    (drop,) = lenient.wait(key)
+
+    assert (drop.status, lenient.output(key)) == ("done", b"1,2\n")
+
+
 def test_fails_when_an_image_has_no_serve(
     faulty_assembly: Path, tmp_path: Path, trace: Trace
 ) -> None:
     assembly = tmp_path / "cdk.out"
     shutil.copytree(faulty_assembly, assembly)
-    (serve,) = assembly.glob("asset.*/serve")
-    serve.unlink()
+    for serve in assembly.glob("asset.*/serve"):
+        serve.unlink()
 
     ended = command(trace, "local", "up", "--assembly", str(assembly))
 

@@ -25,8 +25,9 @@ from transform_lambdas.intake_queue import IntakeQueue
 from transform_lambdas.ledger import Ledger
 from transform_lambdas.outcomes import ErrorBudget
 from transform_lambdas.predictions import CsvRecords, PredictionTable
+from transform_lambdas.record_counts import Check, RecordCounts
 from transform_lambdas.redrive import Redrive
-from transform_lambdas.run_files import RunFiles
+from transform_lambdas.run_files import RunFiles, in_turn
 from transform_lambdas.settle import Settlement
 from transform_lambdas.transform_jobs import Job
 from transform_lambdas.uploads import Uploads
@@ -76,10 +77,12 @@ class FakeJobs:
     """SageMaker and its data-log as far as settle knows them.
 
     :ivar said: what the data-logs say of an object, by its key or by the end of it.
+    :ivar answers: what a job writes of an object's bytes. Default: the same bytes.
     """
 
     jobs: dict[str, list[Job]] = field(default_factory=dict)
     said: dict[str, str] = field(default_factory=dict)
+    answers: Callable[[bytes], bytes] = lambda body: body
     stopped: list[str] = field(default_factory=list)
 
     def of_run(self, run_id: str) -> list[Job]:
@@ -127,6 +130,7 @@ class World:
         self.backfill_time: Callable[[], float] = lambda: 60
         self.slots = 2
         self.attempts = 3
+        self.checks: list[Check | None] | None = None
         self.budget: float | None = None
         self._sequence = 0
         self.ledger = self._ledger()
@@ -184,16 +188,20 @@ class World:
 
     @property
     def settlement(self) -> Settlement:
+        inputs = Inputs(Serial(self.s3), INPUT)
+        steps = in_turn(self.steps)
+        checks = [Check() for _ in steps] if self.checks is None else self.checks
         return Settlement(
             pipeline_id="churn",
             ledger=self.ledger,
             files=self.files,
-            inputs=Inputs(Serial(self.s3), INPUT),
+            inputs=inputs,
             intake_queue=IntakeQueue(Serial(self.sqs), self.intake_queue_url),
             jobs=self.jobs,  # type: ignore[arg-type]  # all that settle asks of it
             wake_queue=self.wake_queue,
             output_prefix="predictions/",
-            steps=self.steps,
+            steps=steps,
+            records=RecordCounts(files=self.files, inputs=inputs, steps=steps, checks=checks),
             max_attempts=self.attempts,
             budget=ErrorBudget(self.budget),
             indexed=True,
@@ -305,7 +313,9 @@ class World:
         to_prefix = f"runs/{run_id}/step-{begin['step']}-of-{len(self.steps)}"
         for name, body in zip(names, bodies, strict=True):
             if self.jobs.complaint(prefix + name) is None:
-                self.s3.put_object(Bucket=OUTPUT, Key=f"{to_prefix}/{name}.out", Body=body)
+                self.s3.put_object(
+                    Bucket=OUTPUT, Key=f"{to_prefix}/{name}.out", Body=self.jobs.answers(body)
+                )
         failed = any(self.jobs.complaint(prefix + name) for name in names)
         status = "Failed" if failed else "Completed"
         reason = "ClientError: See job logs for more information" if failed else ""
@@ -318,14 +328,23 @@ class World:
         run_id = told["run_id"]
         while not told.get("finish"):
             self.do_job(run_id, told)
-            told = self.settlement.settle({"run_id": run_id, "step": told["step"]})
+            told = self.settle({"run_id": run_id, "step": told["step"]})
             if told["status"] != "NextStep":
                 break
-        result = self.settlement.settle({"run_id": run_id}) if told.get("finish") else told
+        result = self.settle({"run_id": run_id}) if told.get("finish") else told
         for part in range(result.get("index_parts", 0)):
             self.indexer.index(run_id, part)
         self.executions.statuses[name] = "SUCCEEDED"
         return result
+
+    def settle(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Do as the state machine when a step has ended, until settle asks for something else."""
+        answer = self.settlement.settle(told)
+        if answer["status"] != "CountRecords":
+            return answer
+        for part in range(answer["count_parts"]):
+            self.settlement.count(told["run_id"], part)
+        return self.settlement.settle(answer | {"counted": answer["count_parts"]})
 
     @property
     def indexer(self) -> Indexer:

@@ -70,6 +70,7 @@ def test_dispatch_tells_how_many_wait_for_how_long_and_how_many_runs_could_begin
     world.execute(run_id)
     told = values(capsys.readouterr().out)
     assert (told["DropsDone"], told["DropsFailed"], told["RunsCompleted"]) == (3, 0, 1)
+    assert (told["RecordsIn"], told["RecordsOut"]) == (3, 3)
 
 
 def test_fewer_slots_than_runs_in_flight_are_none_that_is_free(

@@ -65,7 +65,7 @@ def test_a_refused_job_fails_its_drops_with_the_refusal(world: World) -> None:
     world.pass_time(60)
     (run_id,) = world.dispatch()
 
-    result = world.settlement.settle(
+    result = world.settle(
         {
             "run_id": run_id,
             "step": 1,
@@ -85,7 +85,7 @@ def test_a_throttled_job_gives_its_drops_back(world: World) -> None:
     world.pass_time(60)
     (run_id,) = world.dispatch()
 
-    world.settlement.settle(
+    world.settle(
         {
             "run_id": run_id,
             "step": 1,
@@ -105,7 +105,7 @@ def test_no_drop_is_given_back_while_its_job_still_runs(world: World) -> None:
     (run_id,) = world.dispatch()
     world.jobs.jobs[run_id] = [Job(f"{run_id}-s1-0", "InProgress", "")]
 
-    result = world.settlement.settle({"run_id": run_id, "step": 1, "error": "States.Timeout"})
+    result = world.settle({"run_id": run_id, "step": 1, "error": "States.Timeout"})
 
     assert result == {
         "status": "JobStillRuns",
@@ -124,7 +124,7 @@ def test_settling_twice_changes_nothing(world: World) -> None:
     first = world.execute(run_id)
     before = world.items()
 
-    assert world.settlement.settle({"run_id": run_id}) == first
+    assert world.settle({"run_id": run_id}) == first
     assert world.items() == before
 
 
@@ -170,7 +170,7 @@ def test_an_older_version_given_back_is_superseded_by_the_one_that_came_meanwhil
     world.pass_time(60)
     (run_id,) = world.dispatch()
     world.drop("input/a.csv", b"a,2\n")
-    world.settlement.settle({"run_id": run_id, "step": 1, "error": "States.Timeout"})
+    world.settle({"run_id": run_id, "step": 1, "error": "States.Timeout"})
 
     assert world.statuses() == {"input/a.csv": "superseded, waiting"}
 
@@ -250,7 +250,7 @@ def test_an_execution_that_dies_after_settle_is_finished_too_so_that_all_is_inde
     world.pass_time(60)
     (run_id,) = world.dispatch()
     world.do_job(run_id)
-    world.settlement.settle({"run_id": run_id})
+    world.settle({"run_id": run_id})
     world.executions.statuses[run_id] = "FAILED"
 
     world.pass_time(60)
@@ -358,11 +358,11 @@ def test_a_refusal_is_told_of_the_step_that_was_refused(make_world: Callable[...
     world.pass_time(60)
     (run_id,) = world.dispatch()
     world.do_job(run_id)
-    begin = world.settlement.settle({"run_id": run_id, "step": 1})
+    begin = world.settle({"run_id": run_id, "step": 1})
     assert begin["status"] == "NextStep"
 
     refused = {"error": "SageMaker.AmazonSageMakerException", "cause": "ValidationException"}
-    world.settlement.settle({**begin, **refused})
+    world.settle({**begin, **refused})
 
     assert world.reason(drop) == (
         "input/a.csv in step 'score': no transform job could be created: "
@@ -381,7 +381,7 @@ def test_a_run_that_dies_between_two_steps_gives_its_drops_back(
     (run_id,) = world.dispatch()
     world.do_job(run_id)
     for _ in range(dies_after):
-        world.settlement.settle({"run_id": run_id, "step": 1})
+        world.settle({"run_id": run_id, "step": 1})
     world.executions.statuses[run_id] = "ABORTED"
     world.execution_ended(run_id)
 
@@ -407,11 +407,11 @@ def test_what_a_step_hands_on_is_no_prediction_when_a_deployment_changes_the_ste
     world.pass_time(60)
     (run_id,) = world.dispatch()
     world.do_job(run_id)
-    begin = world.settlement.settle({"run_id": run_id, "step": 1})
+    begin = world.settle({"run_id": run_id, "step": 1})
     world.do_job(run_id, begin)
     world.steps = steps
 
-    result = world.settlement.settle({"run_id": run_id, "step": 2})
+    result = world.settle({"run_id": run_id, "step": 2})
 
     assert (result["counts"]["done"], result["counts"]["waiting"]) == (0, 2)
     listed = world.s3.list_objects_v2(Bucket="output-bucket", Prefix="predictions/")
@@ -428,7 +428,7 @@ def test_a_dead_run_is_not_settled_while_a_job_of_its_second_step_still_runs(
     world.do_job(run_id)
     world.jobs.jobs[run_id].insert(0, Job(f"{run_id}-s2-1000", "InProgress", ""))
 
-    result = world.settlement.settle({"run_id": run_id, "finish": True})
+    result = world.settle({"run_id": run_id, "finish": True})
 
     assert result == {"run_id": run_id, "finish": True, "status": "JobStillRuns"}
     assert world.jobs.stopped == [f"{run_id}-s2-1000"]
@@ -441,7 +441,7 @@ def test_what_a_job_that_failed_as_a_whole_has_left_is_tried_in_halves(world: Wo
     (run_id,) = world.dispatch()
     world.jobs.jobs[run_id] = [Job(f"{run_id}-s1-0", "Failed", "AlgorithmError: it died")]
 
-    world.settlement.settle({"run_id": run_id, "step": 1})
+    world.settle({"run_id": run_id, "step": 1})
     (first,) = world.dispatch()  # one at a time, for nothing shows that the model works
     assert world.statuses() == {
         "input/a.csv": "claimed",
@@ -464,7 +464,7 @@ def test_fresh_drops_do_not_wait_for_those_that_are_tried_apart(
         world.drop(f"input/{name}.csv")
     (run_id,) = world.dispatch()
     world.jobs.jobs[run_id] = [Job(f"{run_id}-s1-0", "Failed", "AlgorithmError: it died")]
-    world.settlement.settle({"run_id": run_id, "step": 1})
+    world.settle({"run_id": run_id, "step": 1})
     world.drop("input/c.csv")
 
     assert len(world.dispatch()) == 2
@@ -481,7 +481,7 @@ def test_a_quota_does_not_age_a_drop(world: World) -> None:
     for _ in range(world.attempts + 2):
         world.pass_time(60)
         (run_id,) = world.dispatch()
-        world.settlement.settle({"run_id": run_id, "step": 1, **limit})
+        world.settle({"run_id": run_id, "step": 1, **limit})
         world.execution_ended(run_id)
 
     assert world.statuses() == {"input/a.csv": "waiting"}
@@ -496,7 +496,7 @@ def test_a_model_that_does_not_answer_pings_is_not_tried_again(world: World) -> 
         Job(f"{run_id}-s1-0", "Failed", "AlgorithmError: Model container failed to respond to ping")
     ]
 
-    world.settlement.settle({"run_id": run_id, "step": 1})
+    world.settle({"run_id": run_id, "step": 1})
 
     assert world.statuses() == {"input/a.csv": "failed"}
     assert "failed to respond to ping" in world.reason(drop)
@@ -509,13 +509,13 @@ def test_a_job_whose_name_is_in_use_is_ours_and_is_waited_for(world: World) -> N
     world.jobs.jobs[run_id] = [Job(f"{run_id}-s1-0", "InProgress", "")]
     in_use = {"error": "SageMaker.ResourceInUseException", "cause": "Job name must be unique"}
 
-    told = world.settlement.settle({"run_id": run_id, "step": 1, **in_use})
+    told = world.settle({"run_id": run_id, "step": 1, **in_use})
 
     assert told["status"] == "JobStillRuns"
     assert world.jobs.stopped == []
     world.do_job(run_id, world.executions.started[run_id])
     world.jobs.jobs[run_id] = world.jobs.jobs[run_id][:1]
-    assert world.settlement.settle(told)["outcome"] == "Completed"
+    assert world.settle(told)["outcome"] == "Completed"
 
 
 def lose(world: World, lost: int, of: int) -> list[Any]:
@@ -595,7 +595,7 @@ def test_a_quota_is_not_held_against_the_budget(world: World) -> None:
     (run_id,) = world.dispatch()
     limit = {"error": "SageMaker.ResourceLimitExceededException", "cause": "quota"}
 
-    world.settlement.settle({"run_id": run_id, "step": 1, **limit})
+    world.settle({"run_id": run_id, "step": 1, **limit})
 
     assert set(world.statuses().values()) == {"waiting"}
     assert "ResourceLimitExceeded" in world.reason(world.files.read_plan(run_id)[0])
@@ -615,7 +615,7 @@ def test_a_settlement_cut_short_decides_the_same_of_what_is_left(
     for drop in drops[:2] + drops[6:]:
         world.ledger.fail_drop(run_id, drop, reason="settled before the cut")
 
-    world.settlement.settle({"run_id": run_id, "step": 1})
+    world.settle({"run_id": run_id, "step": 1})
 
     assert "(4 of the 12 drops" in world.reason(drops[2])
     assert world.statuses()[drops[3].key] == "failed"

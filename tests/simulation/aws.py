@@ -366,10 +366,19 @@ class S3:
             "ETag": f'"{version.etag}"',
         }
 
-    def get_object(self, *, Bucket: str, Key: str, Range: str = "", **_: Any) -> Item:  # noqa: N803
+    def get_object(
+        self,
+        *,
+        Bucket: str,  # noqa: N803
+        Key: str,  # noqa: N803
+        Range: str = "",  # noqa: N803
+        IfMatch: str = "",  # noqa: N803
+    ) -> Item:
         version = self.current(Bucket, Key)
         if version is None:
             raise service_error("NoSuchKey", Key)
+        if IfMatch and IfMatch != f'"{version.etag}"':
+            raise service_error("PreconditionFailed", Key)
         body = version.body
         if Range:
             first, last = Range.removeprefix("bytes=").split("-")

@@ -11,6 +11,7 @@ from transform_lambdas.drops import Drop, Listed
 from transform_lambdas.inputs import Inputs
 from transform_lambdas.intake import Receiver
 from transform_lambdas.ledger import Ledger
+from transform_lambdas.record_counts import Compared, RecordCounts
 from transform_lambdas.run_files import RunFiles, Step
 
 _update, _put, _transact = Ledger._update, Ledger._put, Ledger._transact
@@ -139,6 +140,18 @@ def a_redrive_leaves_a_drop_as_old_as_it_was() -> AbstractContextManager[Any]:
     return patch.object(Ledger, "_update", update)
 
 
+def fewer_predictions_than_records_are_good_enough() -> AbstractContextManager[Any]:
+    return patch.object(RecordCounts, "compare", lambda self, run_id, keys, parts: _unknown(keys))
+
+
+def _unknown(keys: Iterable[str]) -> dict[str, Compared]:
+    return {key: Compared() for key in keys}
+
+
+def records_are_compared_before_they_are_counted() -> AbstractContextManager[Any]:
+    return patch.object(RecordCounts, "plan", lambda self, run_id, drops: 0)
+
+
 MUTATIONS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
     a_claim_takes_whatever_is_there,
     two_runs_may_hold_a_key,
@@ -158,4 +171,6 @@ MUTATIONS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
     a_redrive_takes_whatever_is_there,
     a_redrive_told_twice_is_done_twice,
     a_redrive_leaves_a_drop_as_old_as_it_was,
+    fewer_predictions_than_records_are_good_enough,
+    records_are_compared_before_they_are_counted,
 )

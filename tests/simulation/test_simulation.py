@@ -65,11 +65,12 @@ def test_what_is_planned_to_go_wrong_does() -> None:
     statuses: set[str] = set()
     jobs: set[str] = set()
     executions: set[str] = set()
-    finished = 0
+    finished = lost = 0
     for seed in range(60):
         world = World(seed)
         world.run()
         statuses |= {drop["drop_status"] for drop in drops(world)}
+        lost += sum("records went in" in drop.get("reason", "") for drop in drops(world))
         jobs |= {job.status for job in world.sagemaker.jobs.values()}
         executions |= {each.status for each in world.states.executions.values()}
         finished += sum("-f" in name for name in world.states.executions)
@@ -78,6 +79,7 @@ def test_what_is_planned_to_go_wrong_does() -> None:
     assert jobs >= {"Completed", "Failed", "Stopped"}
     assert executions == {"SUCCEEDED", "FAILED", "ABORTED"}
     assert finished > 10
+    assert lost > 10
 
 
 def test_an_upload_is_one_drop_though_events_and_backfills_tell_of_it_late_and_twice() -> None:

@@ -83,6 +83,7 @@ pipelines:
     max_concurrent_runs: 4
     max_attempts: 5
     max_failed_fraction: 0.25
+    check_records: false
     job_timeout_s: 600
     pipeline_id: churn
 """)
@@ -100,6 +101,7 @@ pipelines:
     assert (intake["MIN_DROP_BYTES"], intake["MAX_DROP_BYTES"]) == ("", "1000")
     settle = variables(template, "settle")
     assert (settle["MAX_ATTEMPTS"], settle["MAX_FAILED_FRACTION"]) == ("5", "0.25")
+    assert settle["RECORD_CHECKS"] == "[null]"
     assert variables(template, "index")["RETENTION_DAYS"] == "9"
     for rendered in (
         '"InvocationsTimeoutInSeconds": 30, "InvocationsMaxRetries": 0',

@@ -50,7 +50,11 @@ def task(step: int, types: list[str], model: ModelParameter | None) -> StepTask:
 
 
 def definition(
-    *, indexed: bool = True, steps: int = 1, parameters: Sequence[str] = ()
+    *,
+    indexed: bool = True,
+    counts: bool = True,
+    steps: int = 1,
+    parameters: Sequence[str] = (),
 ) -> dict[str, Any]:
     read = [
         ModelParameter(name=name, arn=f"arn:{name}", variable=f"model_{name}")
@@ -64,6 +68,7 @@ def definition(
             *(task(step, TYPES[:1], model) for step in range(2, steps + 1)),
         ],
         settle_function_arn=SETTLE,
+        counts_records=counts,
         index_function_arn=INDEX if indexed else None,
         model_parameters=read,
     )
@@ -258,6 +263,24 @@ def test_a_job_that_still_runs_is_waited_for() -> None:
     assert cloud.lambdas(SETTLE) == [{"run_id": RUN_ID, "step": 1}, told]
 
 
+def test_settle_has_the_records_counted_part_by_part_and_goes_on() -> None:
+    told = {"status": "CountRecords", "run_id": RUN_ID, "step": 1, "count_parts": 3}
+    # The calls that count a part answer nothing.
+    cloud = Cloud(told, {}, {}, {}, SETTLED)
+
+    visited, _ = run(cloud)
+
+    assert visited[2:9] == ["Settle", "Settled", "CountRecords", *["CountPart"] * 3, "Settle"]
+    first, *parts, last = cloud.lambdas(SETTLE)
+    assert first == {"run_id": RUN_ID, "step": 1}
+    assert parts == [{"run_id": RUN_ID, "count_part": part} for part in range(3)]
+    assert last == told | {"counted": 3}
+
+
+def test_without_a_step_whose_records_are_counted_nothing_of_it_is_there() -> None:
+    assert "CountRecords" not in str(definition(counts=False))
+
+
 def test_each_step_begins_with_what_settle_hands_on() -> None:
     cloud = Cloud(SECOND, SETTLED)
 
@@ -398,7 +421,7 @@ def test_lambda_tasks_never_repeat_permanent_errors_and_repeat_all_others() -> N
         if state.get("Resource") == "arn:aws:states:::lambda:invoke"
     ]
 
-    assert len(lambdas) == 2
+    assert len(lambdas) == 3
     for state in lambdas:
         permanent, throttled, others = state["Retry"]
         assert "PermanentError" in permanent["ErrorEquals"]
