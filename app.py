@@ -1,11 +1,11 @@
-"""The deployable app: every pipeline of pipelines.yaml, in every account that it lists."""
+"""The deployable app: the pipelines of pipelines.yaml, in the accounts of accounts.yaml."""
 
 import sys
 from pathlib import Path
 
 from aws_cdk import App
 
-from batch_transform.pipelines_file import PipelinesFileError, define_pipelines
+from batch_transform import YamlError, define_pipelines
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     app = App()
     try:
         define_pipelines(app, Path(__file__).resolve().parent / "pipelines.yaml")
-    except PipelinesFileError as refused:
+    except YamlError as refused:
         sys.exit(str(refused))
     app.synth()
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from batch_transform.grants import BatchTransformGrants
     from batch_transform.metrics import BatchTransformMetrics
     from batch_transform.pipeline import BatchTransform
+    from batch_transform.pipelines_app import define_pipelines
     from batch_transform.task import S3Location, TransformTask
+    from batch_transform.yaml_text import YamlError
 
 __all__ = [
     "AssembleWith",
@@ -59,21 +61,25 @@ __all__ = [
     "TransformStep",
     "TransformTask",
     "Uploads",
+    "YamlError",
+    "define_pipelines",
     "with_server_limits",
 ]
 
 # CDK takes two seconds to import and starts Node, which only those wait for who make constructs.
-_CONSTRUCTS = {
+_LATER = {
     "BatchTransform": "pipeline",
     "BatchTransformGrants": "grants",
     "BatchTransformMetrics": "metrics",
     "S3Location": "task",
     "TransformTask": "task",
+    "YamlError": "yaml_text",
+    "define_pipelines": "pipelines_app",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a construct when it is first asked for."""
-    if name not in _CONSTRUCTS:
+    """Import what needs CDK, or YAML, when it is first asked for."""
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_CONSTRUCTS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -104,6 +104,7 @@ class TransformModel:
         request of the next. A custom image must listen where `SAGEMAKER_BIND_TO_PORT` says, and
         have the label `com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true`.
 
+        :param containers: in the order in which a request passes them.
         :param network_isolation: the containers reach no network.
         :param vpc: what the containers are connected to. Default: no VPC of yours.
         :param role: of all containers; see the class. Default: a new one.
@@ -199,6 +200,7 @@ class TransformModel:
 
         Its execution role has to read drops and write outputs: `pipeline.grants.score(role)`.
 
+        :param name: what `aws sagemaker list-models` calls ModelName.
         :raises ValueError: no model can have that name.
         """
         return NamedModel(name=_checked_name(name))

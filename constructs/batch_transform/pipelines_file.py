@@ -1,470 +1,508 @@
-"""One YAML file for every pipeline: names as in the Python API, with the unit where it has one.
+"""The files of pipelines and of accounts, read and checked without CDK.
 
-A platform engineer's fifty pipelines are then one reviewable file, and `app.py` has no resource.
+What `define_pipelines` does with them at synth, `batch-transform validate` checks as far as it can
+be known without an account and without Node.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, TypeVar
 
-import yaml
-from aws_cdk import Duration, Environment, Size, Stack, Stage
-from aws_cdk import aws_s3 as s3
-from aws_cdk import aws_scheduler as scheduler
-from constructs import Construct
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic import model_validator as validator
+from pydantic import AfterValidator, Field, ValidationError, create_model
 
-from batch_transform.model import TransformModel
-from batch_transform.pipeline import BatchTransform
-from batch_transform.policy import BatchPolicy
-from batch_transform.prediction_index import PredictionIndex
-from batch_transform.settings import (
-    AssembleWith,
-    BatchStrategy,
-    CompressionType,
-    DataProcessing,
-    JoinSource,
-    ModelClientConfig,
-    SplitType,
-    TransformSettings,
+from batch_transform.plan import Plan
+from batch_transform.tokens import Later
+from batch_transform.yaml_existing import (
+    BucketEntry,
+    Entry,
+    Existing,
+    Reading,
+    SsmParameter,
+    Written,
 )
-from batch_transform.uploads import Uploads
+from batch_transform.yaml_forms import Pipeline, pipeline_form
+from batch_transform.yaml_text import Place, Problem, YamlError, YamlText
+
+ACCOUNTS_FILE = "accounts.yaml"
+
+_T = TypeVar("_T", bound=Entry)
+
+_NAME = re.compile(r"\$?\$\{([^{}]*)\}")
+_GIVEN_NAMES = ("account", "region", "stage")
+_BUCKETS = ("input_bucket", "output_bucket")
 
 
-def _written(pattern: str, rule: str) -> AfterValidator:
-    """Refuse text of another form, in words instead of the pattern."""
-
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"must be {rule}, got {text!r}; correct it")
-        return text
-
-    return AfterValidator(check)
+def _names(names: dict[str, Any]) -> dict[str, Any]:
+    taken = [name for name in names if name in _GIVEN_NAMES]
+    if taken:
+        raise ValueError(
+            f"names must be others than {', '.join(_GIVEN_NAMES)}, got {taken[0]!r}; rename it"
+        )
+    return names
 
 
-Name = Annotated[
+StackName = Annotated[
     str,
-    _written(
+    Written(
         r"[A-Za-z][A-Za-z0-9-]{0,63}", "at most 64 letters, digits and hyphens, a letter first"
     ),
 ]
-BucketName = Annotated[
-    str, _written(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "a bucket's plain name such as my-bucket")
-]
-# Duration and Size throw a JavaScript error at less than nothing.
 Amount = Annotated[int, Field(ge=0)]
-Place = tuple[str | int, ...]
+NameOfValue = Annotated[str, Written(r"[A-Za-z]\w*", "letters, digits and _, a letter first")]
+Value = str | int | float | bool | list[str]
 
 
-class PipelinesFileError(ValueError):
-    """The file cannot become pipelines; one line that names the file and the place in it."""
+class Limits(Entry):
+    """What the pipelines of an account may ask for at once, all together."""
+
+    instances: dict[str, Amount] = Field(
+        default={},
+        description="Of each type, such as the account's quota `ml.m5.large for transform job "
+        "usage`; 0 forbids it. A type that is not named has no limit.",
+    )
+    total_instances: Amount | None = Field(
+        default=None, description="Of all types, as the account's quota over all transform jobs."
+    )
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class Account(Entry):
+    """An account and region, which becomes a stage."""
+
+    account: Annotated[str, Written(r"[0-9]{12}", "twelve digits in quotes")] = Field(
+        description="Its twelve digits, in quotes."
+    )
+    region: Annotated[str, Written(r"[a-z]{2}(-[a-z]+)+-\d", "a region such as eu-west-1")] = Field(
+        description="Such as eu-west-1."
+    )
+    names: Annotated[dict[NameOfValue, Value], AfterValidator(_names)] = Field(
+        default={},
+        description="What differs from account to account: `${key}` in a pipeline is "
+        "what stands here under `key`. `${account}`, `${region}` and `${stage}` are there already.",
+    )
+    tags: dict[str, str] = Field(default={}, description="Of every stack in the account.")
+    permissions_boundary: str | None = Field(
+        default=None, description="The name, or the ARN, of the policy that bounds every role."
+    )
+    limits: Limits = Limits()
 
 
-def _given(entry: BaseModel, *without: str) -> dict[str, Any]:
-    """Return what the file says, so that what it leaves out keeps the library's default."""
-    given = {name: getattr(entry, name) for name in entry.model_fields_set if name not in without}
-    return {name: value for name, value in given.items() if value is not None}
+class AccountsFile(Entry):
+    """Where the pipelines are deployed; each pipeline in all of them, or in its `accounts`."""
+
+    accounts: Annotated[dict[StackName, Account], Field(min_length=1)]
 
 
-class ModelEntry(_Entry):
-    """Either a `name`, or `artifact` and `image`."""
+class _Shape(Entry):
+    """What is asked of the file as a whole, before each account's pipelines are read."""
 
-    name: str | None = None
-    artifact: str | None = None
-    image: str | None = None
-    environment: dict[str, str] = {}
-    network_isolation: bool = False
-
-    @validator(mode="after")
-    def _one_kind(self) -> Self:
-        made = {"artifact", "image"} <= self.model_fields_set
-        if made == (self.name is not None) or (self.name and len(self.model_fields_set) > 1):
-            raise ValueError(
-                "must have either name alone, or artifact and image, "
-                f"got {', '.join(sorted(self.model_fields_set)) or 'neither'}; leave one kind out"
-            )
-        return self
-
-    def build(self, folder: Path) -> TransformModel:
-        """Make the model; paths are relative to `folder`."""
-        if self.artifact is None or self.image is None:
-            return TransformModel.from_model_name(str(self.name))
-        image = self.image if ".dkr.ecr." in self.image else folder / self.image
-        return TransformModel.from_artifact(
-            folder / self.artifact,
-            image,
-            environment=self.environment,
-            network_isolation=self.network_isolation,
-        )
+    pipelines: Annotated[dict[StackName, Any], Field(min_length=1)]
 
 
-class DataProcessingEntry(_Entry):
-    """`DataProcessing`."""
-
-    input_filter: str | None = None
-    output_filter: str | None = None
-    join_source: JoinSource | None = Field(default=None, strict=False)
-
-
-class ModelClientEntry(_Entry):
-    """`ModelClientConfig`."""
-
-    invocations_timeout_s: Amount | None = None
-    invocations_max_retries: int | None = None
-
-    def build(self) -> ModelClientConfig:
-        """Make the value object."""
-        seconds = self.invocations_timeout_s
-        return ModelClientConfig(
-            invocations_timeout=None if seconds is None else Duration.seconds(seconds),
-            invocations_max_retries=self.invocations_max_retries,
-        )
+@cache
+def _file_type() -> type[Entry]:
+    pipeline: Any = pipeline_form()
+    return create_model(
+        "PipelinesFile",
+        __base__=Entry,
+        __doc__="Pipelines by the names of their stacks.",
+        pipelines=(dict[StackName, pipeline], ...),
+    )
 
 
-class FormatEntry(_Entry):
-    """What a format's factory sets, and what the file sets differently."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deployment:
+    """The pipelines of one account, or of whatever account is deployed to.
 
-    accept: str | None = None
-    split_type: SplitType | None = Field(default=None, strict=False)
-    assemble_with: AssembleWith | None = Field(default=None, strict=False)
-    compression_type: CompressionType | None = Field(default=None, strict=False)
-    batch_strategy: BatchStrategy | None = Field(default=None, strict=False)
-    max_payload_mib: Amount | None = None
-    max_concurrent_transforms: int | None = None
-    model_client: ModelClientEntry | None = None
-    data_processing: DataProcessingEntry | None = None
-    environment: dict[str, str] = {}
-    ami_version: str | None = None
-    tags: dict[str, str] = {}
-
-    def vary(self, settings: TransformSettings) -> TransformSettings:
-        """Return `settings` with what the file sets."""
-        changes = _given(self, "content_type", "max_payload_mib", "model_client", "data_processing")
-        if self.max_payload_mib is not None:
-            changes["max_payload"] = Size.mebibytes(self.max_payload_mib)
-        if self.model_client is not None:
-            changes["model_client"] = self.model_client.build()
-        if self.data_processing is not None:
-            changes["data_processing"] = DataProcessing(**_given(self.data_processing))
-        return replace(settings, **changes)
-
-
-class WholeFilesEntry(FormatEntry):
-    """As `FormatEntry`, with the files' content type."""
-
-    content_type: str
-
-
-class SettingsEntry(_Entry):
-    """One of `TransformSettings`' factories, by its name."""
-
-    csv: FormatEntry | None = None
-    json_lines: FormatEntry | None = None
-    whole_files: WholeFilesEntry | None = None
-
-    @validator(mode="after")
-    def _one_format(self) -> Self:
-        if len(self.model_fields_set) != 1:
-            got = ", ".join(sorted(self.model_fields_set)) or "none"
-            raise ValueError(
-                f"must have one of csv, json_lines, whole_files, got {got}; "
-                "make a pipeline for each"
-            )
-        return self
-
-    def build(self) -> TransformSettings:
-        """Make the value object."""
-        if self.csv is not None:
-            return self.csv.vary(TransformSettings.csv())
-        if self.json_lines is not None:
-            return self.json_lines.vary(TransformSettings.json_lines())
-        if self.whole_files is not None:
-            content_type = self.whole_files.content_type
-            return self.whole_files.vary(TransformSettings.whole_files(content_type))
-        raise ValueError("must have a format's members, got nothing; write for example csv: {}")
-
-
-class IndexEntry(_Entry):
-    """`PredictionIndex`."""
-
-    record_id: int | str
-    retention_days: Amount | None = None
-
-    def build(self) -> PredictionIndex:
-        """Make the value object."""
-        days = self.retention_days
-        return PredictionIndex(
-            record_id=self.record_id, retention=None if days is None else Duration.days(days)
-        )
-
-
-class BatchEntry(_Entry):
-    """`BatchPolicy`."""
-
-    max_wait_s: Amount | None = None
-    max_objects: int | None = None
-    max_bytes: Amount | None = None
-    marker: str | None = None
-
-    def build(self) -> BatchPolicy:
-        """Make the value object."""
-        changes = _given(self, "max_wait_s", "max_bytes")
-        if self.max_wait_s is not None:
-            changes["max_wait"] = Duration.seconds(self.max_wait_s)
-        if self.max_bytes is not None:
-            changes["max_bytes"] = Size.bytes(self.max_bytes)
-        return BatchPolicy(**changes)
-
-
-class UploadsEntry(_Entry):
-    """`Uploads`."""
-
-    prefix: str | None = None
-    suffix: str | list[str] | None = None
-    min_bytes: Amount | None = None
-    max_bytes: Amount | None = None
-    events: bool | None = None
-
-    def build(self) -> Uploads:
-        """Make the value object."""
-        changes = _given(self, "min_bytes", "max_bytes")
-        if self.min_bytes is not None:
-            changes["min_size"] = Size.bytes(self.min_bytes)
-        if self.max_bytes is not None:
-            changes["max_size"] = Size.bytes(self.max_bytes)
-        return Uploads(**changes)
-
-
-class PipelineEntry(_Entry):
-    """The arguments of one `BatchTransform`; buckets by name."""
-
-    model: ModelEntry
-    instance_type: str
-    instance_count: int | None = None
-    settings: SettingsEntry | None = None
-    index: IndexEntry | None = None
-    batch: BatchEntry | None = None
-    input_bucket: BucketName | None = None
-    output_bucket: BucketName | None = None
-    uploads: UploadsEntry | None = None
-    schedule: (
-        Annotated[str, _written(r"(cron|rate|at)\(.+\)", "a schedule such as rate(1 day)")] | None
-    ) = None
-    max_concurrent_runs: int | None = None
-    max_attempts: int | None = None
-    max_failed_fraction: float | None = None
-    check_records: bool | None = None
-    job_timeout_s: Amount | None = None
-    pipeline_id: str | None = None
-
-    def build(self, scope: Construct, construct_id: str, folder: Path) -> BatchTransform:
-        """Define the pipeline in `scope`."""
-        arguments = _given(
-            self,
-            *("model", "settings", "index", "batch", "uploads"),
-            *("input_bucket", "output_bucket", "job_timeout_s", "schedule"),
-        )
-        for part in ("settings", "index", "batch", "uploads"):
-            entry = getattr(self, part)
-            if entry is not None:
-                arguments[part] = entry.build()
-        for bucket in ("input_bucket", "output_bucket"):
-            name = getattr(self, bucket)
-            if name is not None:
-                arguments[bucket] = s3.Bucket.from_bucket_name(scope, f"{bucket}-{name}", name)
-        if self.schedule is not None:
-            arguments["schedule"] = scheduler.ScheduleExpression.expression(self.schedule)
-        if self.job_timeout_s is not None:
-            arguments["job_timeout"] = Duration.seconds(self.job_timeout_s)
-        return BatchTransform(scope, construct_id, model=self.model.build(folder), **arguments)
-
-
-class AccountEntry(_Entry):
-    """Where a stage goes."""
-
-    account: Annotated[str, _written(r"[0-9]{12}", "twelve digits in quotes")]
-    region: Annotated[str, _written(r"[a-z]{2}(-[a-z]+)+-\d", "a region such as eu-west-1")]
-
-
-class PipelinesFile(_Entry):
-    """The whole file."""
-
-    pipelines: Annotated[dict[Name, PipelineEntry], Field(min_length=1)]
-    accounts: dict[Name, AccountEntry] = {}
-
-
-def define_pipelines(scope: Construct, path: Path) -> None:
-    """Define a stack per pipeline of the file at `path`; with accounts, in a stage for each.
-
-    :raises PipelinesFileError: the file, or what it asks for, is not valid.
+    :param stage: the account's name in the file.
+    :param members: the pipelines as the file has them, with the account's names filled in.
     """
-    tree, members = _read(path)
-    try:
-        content = PipelinesFile.model_validate(members)
-    except ValidationError as refused:
-        # A mistyped member is also a missing one, and its own name says more.
-        error = min(refused.errors(), key=lambda error: error["type"] != "extra_forbidden")
-        raise _error(path, tree, _place(error["loc"]), _sentence(error)) from None
-    scopes: list[Construct] = [scope]
-    if len(content.accounts) > 1:
-        _check_buckets_of_several_accounts(path, tree, content)
-    if content.accounts:
-        scopes = [
-            Stage(scope, name, env=Environment(account=entry.account, region=entry.region))
-            for name, entry in content.accounts.items()
-        ]
-    for stacks in scopes:
-        for name, pipeline in content.pipelines.items():
-            try:
-                pipeline.build(Stack(stacks, name), name, path.parent)
-            except ValueError as refused:
-                sentence = str(refused).replace("\n", "; also: ")
-                place = ("pipelines", name)
-                line = _line(tree, _named(tree, place, sentence))
-                raise _error(path, tree, place, sentence, line=line) from refused
+
+    text: YamlText
+    stage: str | None
+    account: Account | None
+    members: Mapping[str, Any]
+
+    def read(self, name: str, existing: Existing) -> Pipeline:
+        """Return one of the pipelines, with what it names made by `existing`.
+
+        :raises YamlError: that refuses it.
+        """
+        reading = Reading(folder=self.text.path.parent, existing=existing)
+        one = {"pipelines": {name: self.members[name]}}
+        file: Any = _validated(self.text, _file_type(), reading, one)
+        pipeline: Pipeline = file.pipelines[name]
+        return pipeline
+
+    def refused(self, name: str, error: ValueError) -> YamlError:
+        """Return what a rule says of a pipeline, with the place in the file."""
+        place = ("pipelines", name)
+        return YamlError(*(self.text.refusal(place, line) for line in str(error).splitlines()))
 
 
-def _check_buckets_of_several_accounts(path: Path, tree: yaml.Node, content: PipelinesFile) -> None:
-    """Refuse buckets by name: a bucket tells the EventBridge of its own account and region only."""
-    for name, pipeline in content.pipelines.items():
-        for member in ("input_bucket", "output_bucket"):
-            bucket = getattr(pipeline, member)
-            if bucket is not None:
-                raise _error(
-                    path,
-                    tree,
-                    ("pipelines", name, member),
-                    f"must not be given with {len(content.accounts)} accounts, as a bucket is in "
-                    f"one of them only, got {bucket!r}; leave it out, or make an app for each "
-                    "account",
-                )
+def load(path: Path, accounts: Path | None = None) -> list[Deployment]:
+    """Return what the file at `path` deploys: once, or in each account of the file of accounts.
 
-
-def _read(path: Path) -> tuple[yaml.Node, Any]:
-    """Return the file's tree, which knows its line numbers, and what the tree says."""
-    try:
-        text = path.read_text("utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        members = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise PipelinesFileError(
-            f"{path.name} must be beside app.py, got nothing at {path}; "
-            "create it with a first pipeline"
-        ) from None
-    except yaml.MarkedYAMLError as refused:
-        line = refused.problem_mark.line + 1 if refused.problem_mark else 1
-        raise PipelinesFileError(
-            f"{path.name}:{line}: must be YAML, got {refused.problem}; correct the line"
-        ) from None
-    except (UnicodeDecodeError, yaml.reader.ReaderError) as refused:
-        raise PipelinesFileError(
-            f"{path.name}: must be text in UTF-8, got {refused.reason}; save it again as UTF-8"
-        ) from None
-    if not isinstance(tree, yaml.MappingNode):
-        raise PipelinesFileError(
-            f"{path.name}:1: must have the member pipelines, got none; add a first pipeline"
+    :param accounts: Default: `accounts.yaml` beside `path`, if there is one.
+    :raises YamlError: with every problem of both files.
+    """
+    if accounts is None and (path.parent / ACCOUNTS_FILE).exists():
+        accounts = path.parent / ACCOUNTS_FILE
+    text = YamlText(path)
+    shape = _validated(text, _Shape)
+    stages: Mapping[str | None, Account | None] = {None: None}
+    accounts_text = None
+    if accounts is not None:
+        accounts_text = YamlText(accounts)
+        stages = {name: each for name, each in load_accounts(accounts_text).items()}
+    problems: dict[Problem, list[str | None]] = defaultdict(list)
+    for problem in _unknown_accounts(text, shape, stages):
+        problems[problem] += stages
+    deployments = []
+    for stage, account in stages.items():
+        here = {
+            name: members
+            for name, members in shape.pipelines.items()
+            if stage is None or stage in _accounts_of(members, stages)
+        }
+        names = _Names(text, stage, account)
+        filled = {name: names.fill(("pipelines", name), each) for name, each in here.items()}
+        deployments.append(Deployment(text=text, stage=stage, account=account, members=filled))
+        for problem in names.problems or _check(deployments[-1], accounts_text):
+            problems[problem].append(stage)
+    for problem in () if problems else _buckets_of_several_accounts(deployments):
+        problems[problem] += stages
+    if problems:
+        raise YamlError(
+            *sorted(
+                (_told(problem, where, stages) for problem, where in problems.items()),
+                key=lambda problem: (problem.file, problem.line),
+            )
         )
-    for place, key in _twice(tree, ()):
-        sentence = f"must have {key.value!r} once, got it twice; rename or remove one"
-        raise _error(path, tree, place, sentence, line=key.start_mark.line + 1)
-    return tree, members
+    return deployments
 
 
-def _twice(node: yaml.Node, place: Place) -> Iterator[tuple[Place, yaml.Node]]:
-    """Yield the members that stand twice, of which YAML readers silently take the last."""
-    if isinstance(node, yaml.SequenceNode):
-        for position, item in enumerate(node.value):
-            yield from _twice(item, (*place, position))
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield place, key
-            seen.add(key.value)
-            yield from _twice(value, (*place, key.value))
+def load_accounts(text: YamlText) -> Mapping[str, Account]:
+    """Return the accounts of a file.
+
+    :raises YamlError: with every problem of it.
+    """
+    return _validated(text, AccountsFile).accounts
 
 
-def _place(location: Place) -> Place:
-    # Pydantic adds the branch of a union and the word [key], which do not stand in the file.
-    return tuple(part for part in location if part not in ("int", "str", "list[str]", "[key]"))
+def schema(of: type[Entry] | None = None) -> dict[str, Any]:
+    """Return the JSON Schema for editors, of the file of pipelines by default."""
+    made = _without_noise((of or _file_type()).model_json_schema())
+    if of is None:
+        made = _with_names(made)
+        made["$defs"]["WithNamesOfTheAccount"] = {
+            "description": "With `${name}`, which is what the account's `names` say.",
+            "pattern": r"\$\{[^{}]+\}",
+            "type": "string",
+        }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
 
-def _error(
-    path: Path, tree: yaml.Node, place: Place, sentence: str, *, line: int | None = None
-) -> PipelinesFileError:
-    line = line or _line(tree, place)
-    where = ".".join(map(str, place)) or "the file"
-    return PipelinesFileError(f"{path.name}:{line}: {where}: {sentence}")
+def _without_noise(node: Any) -> Any:
+    """Leave out titles, which repeat names, and defaults of null."""
+    if isinstance(node, list):
+        return [_without_noise(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    noise = [
+        key
+        for key in ("title", "default")
+        if isinstance(node.get(key), str | None) and (key == "title" or node.get(key) is None)
+    ]
+    return {key: _without_noise(value) for key, value in node.items() if key not in noise}
 
 
-def _line(node: yaml.Node, place: Place) -> int:
-    """Return the line of the deepest part of `place` that stands in the file."""
-    line = node.start_mark.line + 1
-    for part in place:
-        found = [(key, value) for key, value in _members(node) if key.value == str(part)]
-        if not found:
-            return line
-        key, node = found[0]
-        line = key.start_mark.line + 1
-    return line
+def _with_names(node: Any) -> Any:
+    """Let a text with a name of the account stand for what is not text of any form."""
+    if isinstance(node, list):
+        return [_with_names(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    # A name is text, and so may be of more than one form.
+    node = {"anyOf" if key == "oneOf" else key: _with_names(each) for key, each in node.items()}
+    if (
+        node.get("type") in ("integer", "number", "boolean", "array")
+        or "pattern" in node
+        or "enum" in node
+    ):
+        about = {key: node.pop(key) for key in ("description", "default") if key in node}
+        return {**about, "anyOf": [node, {"$ref": "#/$defs/WithNamesOfTheAccount"}]}
+    return node
 
 
-def _members(node: yaml.Node) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-    """Yield a mapping's own members, then those that `<<` merges into it."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _members(item)
-    if isinstance(node, yaml.MappingNode):
-        yield from node.value
-        for key, value in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                yield from _members(value)
+def _validated(text: YamlText, of: type[_T], context: object = None, members: Any = None) -> _T:
+    try:
+        return of.model_validate(text.members if members is None else members, context=context)
+    except ValidationError as refused:
+        raise YamlError(*_problems(refused, text, of)) from refused
 
 
-def _named(tree: yaml.Node, place: Place, sentence: str) -> Place:
-    """Return the place of the member below `place` that a refusal of the library names first."""
-    node = tree
-    for part in place:
-        node = next(value for key, value in _members(node) if key.value == str(part))
-    places = {_plain(str(below[-1])): below for below in _places(node, place)}
-    for word in re.findall(r"\w+", sentence.partition(", got")[0]):
-        if _plain(word) in places:
-            return places[_plain(word)]
-    return place
+# What pydantic says, in the words of our other errors.
 
 
-def _places(node: yaml.Node, place: Place) -> Iterator[Place]:
-    for key, value in _members(node):
-        yield (*place, key.value)
-        yield from _places(value, (*place, key.value))
+def _problems(refused: ValidationError, text: YamlText, of: type[Entry]) -> Iterator[Problem]:
+    for error in refused.errors():
+        # Pydantic adds the branch that it took, and the word [key], which are not in the file.
+        place = tuple(
+            part for part in error["loc"] if part != "[key]" and not str(part).startswith("<")
+        )
+        if error["type"] == "value_error":
+            for line in str(error["ctx"]["error"]).splitlines():
+                yield text.refusal(place, line)
+        else:
+            yield text.problem(place, _sentence(error, place, text, of))
 
 
-def _plain(name: str) -> str:
-    """Write AWS's `MaxPayloadInMB`, the API's `max_payload` and our `max_payload_mib` alike."""
-    return re.sub(r"InMB$|InSeconds$|_mib$|_s$|_days$", "", name).replace("_", "").lower()
-
-
-def _sentence(error: Mapping[str, Any]) -> str:
-    """Say what is wrong in the words of our other errors."""
+def _sentence(error: Mapping[str, Any], place: Place, text: YamlText, of: type[Entry]) -> str:
     kind, got = error["type"], error["input"]
     if kind == "extra_forbidden":
-        return f"must be a member that exists, got {error['loc'][-1]!r}; correct or remove it"
+        return _unknown(place, text, of)
     if kind == "missing":
         return "must be given, got nothing; add it"
-    if kind == "value_error":
-        return str(error["ctx"]["error"])
     if kind in ("dict_type", "model_type"):
-        return f"must have members, got {got!r}; write them indented below it"
+        out = "leave it out, or " if got is None else ""
+        return f"must have members, got {got!r}; {out}write them indented below it"
     if kind == "too_short":
         return "must have a member, got none; add the first"
     message = str(error["msg"]).replace("Input should", "must").replace("String should", "must")
     if kind == "string_type" and not isinstance(got, list | dict | None):
         return f"{message}, got {got!r}; put it in quotes"
-    return f"{message}, got {got!r}; correct it"
+    remedy = "leave it out" if got is None else "correct it"
+    return f"{message}, got {got!r}; {remedy}"
+
+
+def _unknown(place: Place, text: YamlText, of: type[Entry]) -> str:
+    got = str(place[-1])
+    if place == ("accounts",):
+        return f"must stand in {ACCOUNTS_FILE}, got it in the file of pipelines; move it there"
+    siblings: Any = text.members
+    for part in place[:-1]:
+        siblings = siblings[part]
+    ways = _known_members(of, place[:-1])
+    taken = max(ways, key=lambda way: len(way & siblings.keys()))
+    if any(got in way for way in ways):
+        beside = ", ".join(sorted(taken & siblings.keys()))
+        return f"must not stand beside {beside}, got {got!r}; leave one of them out"
+    near = get_close_matches(got, taken, n=1)
+    remedy = (
+        f"write {near[0]}" if near else f"remove it, or write one of {', '.join(sorted(taken))}"
+    )
+    return f"must be a member that exists, got {got!r}; {remedy}"
+
+
+def _known_members(of: type[Entry], place: Place) -> list[set[str]]:
+    """Return which members may stand at a place together: a list of every way."""
+    schema = of.model_json_schema()
+
+    def branches(nodes: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+        for node in nodes:
+            if "$ref" in node:
+                yield from branches([schema["$defs"][node["$ref"].rpartition("/")[2]]])
+            else:
+                yield node
+                yield from branches(node.get("oneOf", ()))
+
+    def below(node: Mapping[str, Any], part: str | int) -> Iterator[Any]:
+        named = node.get("properties", {}).get(part)
+        of_any_name = [*node.get("patternProperties", {}).values(), node.get("items")]
+        yield from filter(None, [named] if named else of_any_name)
+
+    nodes = [schema]
+    for part in place:
+        nodes = [each for node in branches(nodes) for each in below(node, part)]
+    return [{*node["properties"]} for node in branches(nodes) if "properties" in node]
+
+
+# Accounts: which pipelines are in one, what it calls things, and what it lets them ask for.
+
+
+def _accounts_of(members: Any, stages: Iterable[str | None]) -> list[Any]:
+    listed = members.get("accounts") if isinstance(members, dict) else None
+    return listed if isinstance(listed, list) else [*stages]
+
+
+def _unknown_accounts(
+    text: YamlText, shape: _Shape, stages: Mapping[str | None, Account | None]
+) -> Iterator[Problem]:
+    known = [stage for stage in stages if stage is not None]
+    for name, members in shape.pipelines.items():
+        for number, stage in enumerate(_accounts_of(members, known)):
+            if stage not in known:
+                near = get_close_matches(str(stage), known, n=1)
+                remedy = f"write {near[0]}" if near else f"add it to {ACCOUNTS_FILE}"
+                yield text.problem(
+                    ("pipelines", name, "accounts", number),
+                    f"must be one of {', '.join(known) or 'no accounts'}, got {stage!r}; {remedy}",
+                )
+
+
+class _Names:
+    """What an account's names stand for; `problems` are those that it does not have."""
+
+    def __init__(self, text: YamlText, stage: str | None, account: Account | None) -> None:
+        self.problems: list[Problem] = []
+        self._text = text
+        self._values: Mapping[str, Any] = {}
+        if account is not None:
+            given = {"account": account.account, "region": account.region, "stage": stage}
+            self._values = {**account.names, **given}
+
+    def fill(self, place: Place, value: Any) -> Any:
+        """Return a value with every `${name}` in it replaced, and `$${` as `${`."""
+        match value:
+            case dict():
+                return {key: self.fill((*place, key), each) for key, each in value.items()}
+            case list():
+                return [self.fill((*place, at), each) for at, each in enumerate(value)]
+            case str() if whole := _NAME.fullmatch(value):
+                return self._value(place, whole)
+            case str():
+                return _NAME.sub(lambda found: str(self._value(place, found)), value)
+            case _:
+                return value
+
+    def _value(self, place: Place, found: re.Match[str]) -> Any:
+        if found[0].startswith("$$"):
+            return found[0][1:]
+        if found[1] in self._values:
+            return self._values[found[1]]
+        near = get_close_matches(found[1], self._values, n=1)
+        remedy = f"write ${{{near[0]}}}" if near else f"add it to names in {ACCOUNTS_FILE}"
+        self.problems.append(
+            self._text.problem(
+                place,
+                f"must be a name that the account has, got {found[0]!r}; {remedy}, or write "
+                f"${found[0]} for the text itself",
+            )
+        )
+        return found[0]
+
+
+def _check(deployment: Deployment, accounts_text: YamlText | None) -> list[Problem]:
+    """Return what is wrong with the pipelines of one account."""
+    if not deployment.members:
+        return []
+    reading = Reading(folder=deployment.text.path.parent, existing=_Unmade())
+    try:
+        file: Any = _validated(
+            deployment.text, _file_type(), reading, {"pipelines": deployment.members}
+        )
+    except YamlError as refused:
+        return [*refused.problems]
+    if deployment.account is None or accounts_text is None:
+        return []
+    place = ("accounts", str(deployment.stage), "limits")
+    return [
+        accounts_text.problem((*place, *below), sentence)
+        for below, sentence in _beyond(deployment.account.limits, file.pipelines)
+    ]
+
+
+def _beyond(limits: Limits, pipelines: Mapping[str, Pipeline]) -> Iterator[tuple[Place, str]]:
+    """Yield the limits that the pipelines may ask for more than, and what to do."""
+    asked = {name: _instances(pipeline.plan) for name, pipeline in pipelines.items()}
+    kinds: list[tuple[Place, int | None, dict[str, int]]] = [
+        *(
+            (("instances", each), limit, {name: of.get(each, 0) for name, of in asked.items()})
+            for each, limit in limits.instances.items()
+        ),
+        (
+            ("total_instances",),
+            limits.total_instances,
+            {name: max(of.values()) for name, of in asked.items()},
+        ),
+    ]
+    for place, limit, each in kinds:
+        most = {name: count for name, count in each.items() if count}
+        if limit is not None and sum(most.values()) > limit:
+            said = ", ".join(f"{name} {count}" for name, count in most.items())
+            yield (
+                place,
+                f"must be at least the {sum(most.values())} instances that runs may have at once "
+                f"({said}), got {limit}; lower max_concurrent_runs or instance_count, or raise "
+                "this and the account's quota",
+            )
+
+
+def _instances(plan: Plan) -> dict[str, int]:
+    """Return how many instances of each type a pipeline may have at once: a run has one step."""
+    most: Counter[str] = Counter()
+    for step in plan.steps:
+        count = step.instance_count
+        for each in step.instance_types:
+            most[each] = max(most[each], count if isinstance(count, int) else count.maximum)
+    return {each: count * plan.max_concurrent_runs for each, count in most.items()}
+
+
+def _buckets_of_several_accounts(deployments: Iterable[Deployment]) -> Iterator[Problem]:
+    """Yield buckets by name: one tells the EventBridge of its own account and region only."""
+    seen: dict[tuple[str, str], Deployment] = {}
+    for deployment in deployments:
+        for name, members in deployment.members.items():
+            for member in _BUCKETS:
+                given = members.get(member) if isinstance(members, dict) else None
+                bucket = given.get("name") if isinstance(given, dict) else given
+                if not isinstance(bucket, str):
+                    continue
+                first = seen.setdefault((name, bucket), deployment)
+                if first is not deployment:
+                    yield deployment.text.problem(
+                        ("pipelines", name, member),
+                        f"must be a bucket of the pipeline's own account, got {bucket!r} in "
+                        f"{first.stage} and {deployment.stage}; give it a name that differs, such "
+                        f"as ${{bucket}} with `bucket` in the names of each account",
+                    )
+
+
+def _told(
+    problem: Problem, where: Sequence[str | None], stages: Mapping[str | None, Any]
+) -> Problem:
+    """Return a problem with the accounts that have it, unless all do."""
+    if len({*where}) == len(stages) or problem.place[:1] == ("accounts",):
+        return problem
+    return replace(problem, sentence=f"in {', '.join(map(str, where))}: {problem.sentence}")
+
+
+# Stands for what exists, where CDK is not asked for it.
+
+
+def _text(given: str | SsmParameter) -> str:
+    return given if isinstance(given, str) else Later(given.ssm)
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    key_arn: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    bucket_name: str
+
+    def s3_url_for_object(self, key: str) -> str:
+        url = f"s3://{self.bucket_name}/{key}"
+        return Later(url) if isinstance(self.bucket_name, Later) else url
+
+
+class _Unmade:
+    """`Existing` without CDK: the rules of value objects ask keys and buckets, and no others."""
+
+    def key(self, arn: str | SsmParameter) -> _Key:
+        return _Key(_text(arn))
+
+    def bucket(self, name: str | SsmParameter | BucketEntry) -> _Bucket:
+        return _Bucket(_text(name.name if isinstance(name, BucketEntry) else name))
+
+    def __getattr__(self, name: str) -> Callable[[Any], object]:
+        if name not in vars(Existing):
+            raise AttributeError(name)
+        return lambda given: given

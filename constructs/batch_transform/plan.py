@@ -3,7 +3,8 @@
 Nothing here needs CDK, so that a file of pipelines is checked without it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -67,37 +68,65 @@ def plan_pipeline(
 ) -> Plan:
     """Return what `BatchTransform` does with these arguments of its own.
 
-    :raises ValueError: something that the service, or a run, would refuse.
+    :raises ValueError: all that the service, or a run, would refuse, a line each.
     """
     chain = _checked_steps(model, instance_type, instance_count, settings, steps)
-    check_chain(chain)
-    if encryption_key is not None:
-        _check_key(encryption_key)
-        chain = [_encrypt_job(step, encryption_key) for step in chain]
-    for step in chain:
-        _check_jobs(step)
     batch = batch or BatchPolicy()
     monitoring = monitoring or Monitoring()
-    _check_counts(max_concurrent_runs=max_concurrent_runs, max_attempts=max_attempts)
-    _check_fraction(max_failed_fraction)
     job_timeout = job_timeout or days(1)
-    check_timeout("job_timeout", job_timeout)
-    if run_timeout is not None:
-        check_timeout("run_timeout", run_timeout)
+    longest_wait_s = 0
+    problems: list[str] = []
+    with _noted(problems):
+        check_chain(chain)
+    if encryption_key is not None:
+        with _noted(problems):
+            _check_key(encryption_key)
+        chain = [_encrypt_job(step, encryption_key) for step in chain]
+    for step in chain:
+        with _noted(problems):
+            _check_jobs(step)
+    with _noted(problems):
+        longest_wait_s = monitoring.longest_wait_s(batch.max_wait)
+    for name, count in (
+        ("max_concurrent_runs", max_concurrent_runs),
+        ("max_attempts", max_attempts),
+    ):
+        with _noted(problems):
+            _check_count(name, count)
+    with _noted(problems):
+        _check_fraction(max_failed_fraction)
+    for name, timeout in (("job_timeout", job_timeout), ("run_timeout", run_timeout)):
+        if timeout is not None:
+            with _noted(problems):
+                check_timeout(name, timeout)
     if index is not None:
-        index.record_format(chain[-1].settings)
+        with _noted(problems):
+            index.record_format(chain[-1].settings)
     if pipeline_id is not None:
-        checked_name("pipeline_id", pipeline_id, length=PIPELINE_ID_LENGTH)
-    check_output_prefix(output_prefix)
+        with _noted(problems):
+            checked_name("pipeline_id", pipeline_id, length=PIPELINE_ID_LENGTH)
+    with _noted(problems):
+        check_output_prefix(output_prefix)
+    if problems:
+        raise ValueError("\n".join(dict.fromkeys(problems)))
     return Plan(
         steps=chain,
         batch=batch,
         uploads=uploads or Uploads(),
         monitoring=monitoring,
-        longest_wait_s=monitoring.longest_wait_s(batch.max_wait),
+        longest_wait_s=longest_wait_s,
         job_timeout=job_timeout,
         max_concurrent_runs=max_concurrent_runs,
     )
+
+
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    """Go on after a refusal, so that whoever mends the first is not told of the second later."""
+    try:
+        yield
+    except ValueError as refused:
+        problems += str(refused).splitlines()
 
 
 def _check_jobs(step: TransformStep) -> None:
@@ -111,12 +140,9 @@ def _check_jobs(step: TransformStep) -> None:
         )
 
 
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(
-                f"{name} must be at least 1, got {count}; leave it out for the default"
-            )
+def _check_count(name: str, count: int) -> None:
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}; leave it out for the default")
 
 
 def _check_fraction(max_failed_fraction: float | None) -> None:

@@ -73,7 +73,7 @@ pipelines:
 APP = """
 from pathlib import Path
 from aws_cdk import App
-from batch_transform.pipelines_file import define_pipelines
+from batch_transform import define_pipelines
 
 app = App()
 define_pipelines(app, Path("pipelines.yaml").resolve())

@@ -45,6 +45,7 @@ def test_the_library_needs_no_nag_and_no_development_package() -> None:
         "batch_transform",
         "constructs",
         "pydantic",
+        "pydantic_core",
         "transform_request",
         "yaml",
     }
