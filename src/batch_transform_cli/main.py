@@ -1,4 +1,4 @@
-"""The command: `batch-transform run`, `local up`, and what is asked of pipelines."""
+"""The command: `batch-transform run`, `validate`, `local up`, and what is asked of pipelines."""
 
 import dataclasses
 import json
@@ -80,6 +80,44 @@ def status(
     console = Console()
     console.print(f"pipeline {client.pipeline_id}", style="bold", highlight=False)
     console.print(overview(found, outputs, newest=newest))
+
+
+@commands.command()
+def validate(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILES",
+            help="Files of pipelines, and one of accounts. Default: pipelines.yaml, with "
+            "accounts.yaml beside it if it is there.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check files of pipelines and of accounts, without an account and without a synthesis."""
+    from batch_transform_cli.validation import PIPELINES_FILE, validate_files
+
+    found = validate_files(files or [PIPELINES_FILE])
+    if as_json:
+        print(json.dumps([dataclasses.asdict(problem) for problem in found.problems], indent=1))
+    else:
+        for sentence in found.valid:
+            print(sentence)
+        for problem in found.problems:
+            print(problem, file=sys.stderr)
+    if found.problems:
+        sys.exit(1)
+
+
+@commands.command()
+def schema(
+    accounts: Annotated[bool, typer.Option("--accounts", help="Of the file of accounts.")] = False,
+) -> None:
+    """Print the JSON Schema of a file of pipelines, for editors and other programs."""
+    from batch_transform.pipelines_file import AccountsFile
+    from batch_transform.pipelines_file import schema as schema_of
+
+    print(json.dumps(schema_of(AccountsFile if accounts else None), indent=1))
 
 
 @commands.command()
