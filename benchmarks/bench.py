@@ -33,6 +33,7 @@ class Sizes:
     local_mode_bytes: int = 6 * MIB
     memory_bytes: tuple[int, ...] = (100 * MB, 1000 * MB, 3000 * MB)
     pipelines: tuple[int, ...] = (5, 10)
+    pipelines_of_a_file: int = 50
 
 
 QUICK = Sizes(
@@ -48,6 +49,7 @@ QUICK = Sizes(
     local_mode_bytes=20_000,
     memory_bytes=(MB, 10 * MB),
     pipelines=(2,),
+    pipelines_of_a_file=3,
 )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -635,6 +636,81 @@ def synthesis(bench: Bench) -> Iterator[Work]:
     shutil.rmtree(model)
 
 
+_ACCOUNTS = ("Test", "Stage", "Prod")
+_MOST_RESOURCES = 500
+_MOST_BYTES = 10**6
+
+
+@contextmanager
+def pipelines_file(bench: Bench) -> Iterator[Work]:
+    """Synthesis and check of a file of many pipelines, each in one of three accounts."""
+    count = bench.sizes.pipelines_of_a_file
+    folder = bench.new_path("file")
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "model.json").write_text("{}")
+    file = folder / "pipelines.yaml"
+    file.write_text("pipelines:\n" + "".join(map(_pipeline, range(count))))
+    (folder / "accounts.yaml").write_text(
+        "accounts:\n"
+        + "".join(
+            f'  {name}: {{account: "{number:012}", region: eu-west-1}}\n'
+            for number, name in enumerate(_ACCOUNTS, start=1)
+        )
+    )
+
+    def synthesize(of: Path | None) -> float:
+        output = bench.new_path("cdk.out")
+        run = run_program(
+            [sys.executable, _HERE / "synthesize_file.py", output, *([] if of is None else [of])],
+            environment={"CDK_VALIDATION": "false"},
+        )
+        templates = [path.read_text() for path in output.rglob("*.template.json")]
+        if len(templates) != (1 if of is None else count):
+            raise BenchmarkError(f"each pipeline must be a stack, got {len(templates)} stacks")
+        resources = max(len(json.loads(text).get("Resources", {})) for text in templates)
+        size = max(map(len, templates))
+        if resources > _MOST_RESOURCES or size > _MOST_BYTES:
+            raise BenchmarkError(
+                f"a stack must have at most {_MOST_RESOURCES} resources in {_MOST_BYTES} bytes, "
+                f"got up to {resources} in {size}"
+            )
+        shutil.rmtree(output)
+        return run.cpu_s
+
+    def validate() -> float:
+        return run_program([sys.executable, _HERE / "validate_file.py", file]).cpu_s
+
+    def of_empty(name: str) -> Callable[[Mapping[str, float]], float]:
+        return lambda cpu_s: cpu_s[name] / cpu_s["0"]
+
+    yield Cost(
+        title=f"CPU of an empty app, of a file of {count} pipelines in {len(_ACCOUNTS)} accounts, "
+        "and of its check",
+        programs={
+            "0": partial(synthesize, None),
+            str(count): partial(synthesize, file),
+            "validate": validate,
+        },
+        limits=[
+            Limit(name="file", of=of_empty(str(count)), at_most=18),
+            Limit(name="validate", of=of_empty("validate"), at_most=0.7),
+        ],
+    )
+    shutil.rmtree(folder)
+
+
+def _pipeline(number: int) -> str:
+    return f"""\
+  Pipeline{number}:
+    accounts: [{_ACCOUNTS[number % len(_ACCOUNTS)]}]
+    model: {{artifact: model, image: {_EXAMPLE / "image"}}}
+    instance_type: ml.m5.large
+    settings: {{csv: {{id_column: 0}}}}
+    index: {{record_id: 0, retention_days: 90}}
+    batch: {{max_wait_minutes: 5}}
+"""
+
+
 # What others do.
 
 
@@ -693,4 +769,5 @@ WORKS: Mapping[str, Callable[[Bench], AbstractContextManager[Work]]] = {
     "memory": memory,
     "memory-join": memory_join,
     "synthesis": synthesis,
+    "pipelines-file": pipelines_file,
 }

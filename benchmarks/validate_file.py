@@ -1,0 +1,14 @@
+"""The check of a file of pipelines without CDK: `validate_file.py FILE`."""
+
+import json
+import sys
+
+if __name__ == "__main__":
+    print(json.dumps({"event": "started"}), flush=True)
+    from batch_transform_cli import main
+
+    sys.argv = ["batch-transform", "validate", sys.argv[1]]
+    try:
+        main.app()
+    finally:
+        print(json.dumps({"event": "ended"}), flush=True)
