@@ -1,15 +1,15 @@
 """The function that makes batches of what waits and starts a run for each."""
 
-from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from batch_transform.buckets import TransformBuckets
-from batch_transform.deployed import place_of
+from batch_transform.deletion import Deletion
 from batch_transform.functions import TransformFunctions
 from batch_transform.ledger import Ledger
 from batch_transform.places import RUNS
 from batch_transform.policy import BatchPolicy
 from batch_transform.queues import receive_from, send_to
+from batch_transform.run import Run
 from batch_transform.statements import allow
 from batch_transform.wake import DISPATCH_TIMEOUT_S, WakeUps
 
@@ -26,13 +26,14 @@ class Dispatch(Construct):
         buckets: TransformBuckets,
         ledger: Ledger,
         wake_ups: WakeUps,
-        state_machine: sfn.CfnStateMachine,
+        run: Run,
+        deletion: Deletion,
         batch: BatchPolicy,
         max_concurrent_runs: int,
         functions: TransformFunctions,
     ) -> None:
         super().__init__(scope, construct_id)
-        executions_arn = place_of(self).arn("states", f"execution:{state_machine.attr_name}:*")
+        state_machine = run.state_machine
         self.function = functions.define(
             self,
             "Function",
@@ -65,11 +66,13 @@ class Dispatch(Construct):
                 ),
                 *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.output_keys),
                 allow(actions=["states:StartExecution"], resources=[state_machine.ref]),
-                allow(actions=["states:DescribeExecution"], resources=[executions_arn]),
+                allow(actions=["states:DescribeExecution"], resources=[run.executions_arn]),
             ],
             memory_mb=512,
             timeout_s=DISPATCH_TIMEOUT_S,
         )
+        # When runs are stopped nobody may start one any more, not even a call that is under way.
+        self.function.role.node.add_dependency(deletion.resource)
         # It wakes itself on purpose, for as long as uploads come. Else Lambda takes that for a loop
         # by mistake, and puts every 17th wake-up of a chain into the dead-letter queue.
         self.function.resource.add_property_override("RecursiveLoop", "Allow")

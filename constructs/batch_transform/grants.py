@@ -109,7 +109,7 @@ class BatchTransformGrants:
             allow(actions=["states:ListExecutions"], resources=[pipeline.state_machine.ref]),
             allow(
                 actions=["states:DescribeExecution", "states:GetExecutionHistory"],
-                resources=[place.arn("states", f"execution:{pipeline.state_machine.attr_name}:*")],
+                resources=[pipeline.run.executions_arn],
             ),
             allow(
                 actions=["ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath"],

@@ -15,6 +15,7 @@ from constructs import Construct
 
 from batch_transform.bound_model import bind_model
 from batch_transform.buckets import TransformBuckets
+from batch_transform.deletion import Deletion
 from batch_transform.discovery import Discovery
 from batch_transform.dispatch import Dispatch
 from batch_transform.encryption import let_services_use
@@ -264,6 +265,9 @@ class BatchTransform(Construct):
             log_retention=log_retention,
             encryption_key=encryption_key,
         )
+        self.deletion = Deletion(
+            self, "Deletion", pipeline_id=self.pipeline_id, run=self.run, functions=functions
+        )
         self.dispatch = Dispatch(
             self,
             "Dispatch",
@@ -271,7 +275,8 @@ class BatchTransform(Construct):
             buckets=self.buckets,
             ledger=self.ledger,
             wake_ups=self.wake_ups,
-            state_machine=self.state_machine,
+            run=self.run,
+            deletion=self.deletion,
             batch=batch,
             max_concurrent_runs=max_concurrent_runs,
             functions=functions,

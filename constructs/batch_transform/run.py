@@ -125,6 +125,9 @@ class Run(Construct):
             state_machine_type="STANDARD",
             tracing_configuration=sfn.CfnStateMachine.TracingConfigurationProperty(enabled=True),
         )
+        self.executions_arn = place_of(self).arn(
+            "states", f"execution:{self.state_machine.attr_name}:*"
+        )
 
     def _announce_statement(self) -> Statement:
         return allow(

@@ -235,6 +235,11 @@ class PipelineClient:
         """The queue of uploads and backfills."""
         return self._facts["intake-queue-url"]
 
+    @property
+    def state_machine_arn(self) -> str:
+        """What runs are executions of."""
+        return self._fact("state-machine-arn")
+
     def status(self) -> Status:
         """Return every drop and run of the ledger. It reads the whole table."""
         drops = []

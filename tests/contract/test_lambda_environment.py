@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-HANDLERS = ["intake", "dispatch", "settle", "index", "lookup"]
+HANDLERS = ["intake", "dispatch", "settle", "index", "lookup", "deletion"]
 
 
 def read_names(source: str) -> set[str]:
@@ -61,7 +61,7 @@ def test_the_handler_exists(module: str, lambdas: Path) -> None:
     assert "handle" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
-def test_the_functions_are_those_five(functions: dict[str, dict[str, Any]]) -> None:
+def test_the_functions_are_those_six(functions: dict[str, dict[str, Any]]) -> None:
     assert set(functions) == set(HANDLERS)
 
 

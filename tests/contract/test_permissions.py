@@ -81,6 +81,12 @@ CONTRACT = {
     },
     "index": {"s3:GetObject", "dynamodb:BatchWriteItem"},
     "lookup": {"dynamodb:Query"},
+    "deletion": {
+        "states:ListExecutions",
+        "states:StopExecution",
+        "sagemaker:ListTransformJobs",
+        "sagemaker:StopTransformJob",
+    },
 }
 
 
@@ -137,8 +143,9 @@ def called(module: str) -> set[str]:
     needed: set[str] = set()
     for root in reached(module):
         for node in ast.walk(root):
-            if isinstance(node, ast.Constant) and node.value in TRANSACTION_PARTS:
-                needed.add(TRANSACTION_PARTS[node.value])
+            if isinstance(node, ast.Dict):
+                keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+                needed |= {TRANSACTION_PARTS[key] for key in keys if key in TRANSACTION_PARTS}
             if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Attribute):
                 continue
             service = CLIENTS.get(node.value.attr)

@@ -267,6 +267,13 @@ def set_environment(assembly: Path, **variables: str) -> None:
     path.write_text(json.dumps(template))
 
 
+def stack_status(cloud: LocalCloud, name: str) -> str | None:
+    """Return the status of a stack; None when it is deleted."""
+    stacks = cloud.client("cloudformation").list_stacks()["StackSummaries"]
+    found = [stack["StackStatus"] for stack in stacks if stack["StackName"] == name]
+    return next((status for status in found if status != "DELETE_COMPLETE"), None)
+
+
 def _parameters(cloud: LocalCloud) -> Iterator[dict[str, str]]:
     pages = cloud.client("ssm").get_paginator("get_parameters_by_path")
     for page in pages.paginate(Path="/batch-transform/", Recursive=True):

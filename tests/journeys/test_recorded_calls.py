@@ -19,7 +19,7 @@ from local_cloud.cloud import ACCOUNT, REGION
 from tests.examples.programs import FOLDER, synthesize
 from tests.policies import actions_of, statements_of_roles
 
-from .conftest import Pipeline, deployed, set_environment
+from .conftest import Pipeline, deployed, eventually, set_environment, stack_status
 
 HERE = Path(__file__).parent
 EXAMPLE = FOLDER / "csv_join_lookup"
@@ -79,7 +79,10 @@ class Observed:
 
 @pytest.fixture(scope="module")
 def observed(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Observed:
-    """Run the whole way of drops: good, bad and superseded ones; index them and look them up."""
+    """Run the whole way of drops: good, bad and superseded ones; index them and look them up.
+
+    In the end the stack is deleted.
+    """
     folder = tmp_path_factory.mktemp("recorded")
     calls = folder / "calls.jsonl"
     assembly = synthesize(EXAMPLE)
@@ -87,7 +90,7 @@ def observed(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Obs
     template = json.loads(path.read_text())
     set_environment(assembly, PYTHONPATH=str(HERE / "recorder"), RECORDED_CALLS=str(calls))
 
-    (outputs,) = cloud.deploy(assembly).values()
+    ((stack, outputs),) = cloud.deploy(assembly).items()
     pipeline = deployed(cloud, outputs)
     make_it_do_everything(pipeline)
 
@@ -95,15 +98,21 @@ def observed(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Obs
         function["FunctionName"]: function
         for page in cloud.client("lambda").get_paginator("list_functions").paginate()
         for function in page["Functions"]
+        if "RECORDED_CALLS" in function["Environment"]["Variables"]
     }
-    found = Observed(template=template)
+    modules = {name: each["Handler"].split(".")[1] for name, each in functions.items()}
+    found = Observed(
+        template=template,
+        policies={
+            modules[name]: policies_of(cloud, each["Role"]) for name, each in functions.items()
+        },
+        tasks=set(tasks_of(cloud, pipeline.client.pipeline_id)),
+    )
+    cloud.client("cloudformation").delete_stack(StackName=stack)
+    eventually(lambda: stack_status(cloud, stack), lambda status: status is None)
     for line in calls.read_text().splitlines():
         name, service, operation, of = json.loads(line)
-        module = functions[name]["Handler"].split(".")[1]
-        if module not in found.policies:
-            found.policies[module] = policies_of(cloud, functions[name]["Role"])
-        found.used.setdefault(module, set()).update(uses(service, operation, of))
-    found.tasks = set(tasks_of(cloud, pipeline.client.pipeline_id))
+        found.used.setdefault(modules[name], set()).update(uses(service, operation, of))
     return found
 
 
@@ -176,7 +185,7 @@ def uses(service: str, operation: str, of: dict[str, Any]) -> Iterator[Use]:
 
 
 def test_every_function_was_seen_at_work(observed: Observed) -> None:
-    assert set(observed.used) == {"intake", "dispatch", "settle", "index", "lookup"}
+    assert set(observed.used) == {"intake", "dispatch", "settle", "index", "lookup", "deletion"}
     assert {task.partition(":")[0] for task in observed.tasks} == {"sagemaker", "lambda", "events"}
 
 

@@ -362,7 +362,7 @@ def test_every_function_runs_in_the_private_subnets_behind_one_security_group(
         and resource["Properties"].get("Handler", "").startswith("transform_lambdas.")
     ]
 
-    assert len(functions) == 5
+    assert len(functions) == 6
     for config in functions:
         assert config == functions[0]
         assert all("PrivateSubnet" in json.dumps(subnet) for subnet in config["SubnetIds"])
@@ -390,7 +390,7 @@ def test_interfaces_are_for_lambda_and_not_for_the_code_of_a_function(
         }
         assert deny["Condition"] == {"Null": {"lambda:SourceFunctionArn": "false"}}
         assert set(deny["Action"]) == allowed
-    assert holders == 5
+    assert holders == 6
 
 
 def test_fails_when_functions_would_be_in_public_subnets() -> None:

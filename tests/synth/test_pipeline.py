@@ -42,14 +42,16 @@ def of_type(template: dict[str, Any], resource_type: str) -> Resources:
     }
 
 
-def test_no_resource_is_custom_and_no_function_is_but_the_five(template: dict[str, Any]) -> None:
+def test_one_resource_is_custom_and_no_function_is_but_the_six(template: dict[str, Any]) -> None:
     types = {resource["Type"] for resource in template["Resources"].values()}
     handlers = {f["Handler"] for f in of_type(template, "AWS::Lambda::Function").values()}
 
-    assert not [name for name in types if name.startswith(("Custom::", "AWS::CloudFormation::"))]
+    assert [name for name in types if name.startswith(("Custom::", "AWS::CloudFormation::"))] == [
+        "Custom::BatchTransformRuns"
+    ]
     assert handlers == {
         f"transform_lambdas.{module}.handle"
-        for module in ("intake", "dispatch", "settle", "index", "lookup")
+        for module in ("intake", "dispatch", "settle", "index", "lookup", "deletion")
     }
 
 
@@ -267,7 +269,7 @@ def test_every_log_group_forgets(template: dict[str, Any]) -> None:
     groups = of_type(template, "AWS::Logs::LogGroup").values()
 
     assert {group["RetentionInDays"] for group in groups} == {30}
-    assert len(groups) == 7
+    assert len(groups) == 8
 
 
 def test_the_api_asks_for_a_signed_request_and_logs_without_ids(template: dict[str, Any]) -> None:

@@ -1,0 +1,185 @@
+"""What becomes of a run in flight: it is aborted, its model is replaced, its stack is deleted."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aws_cdk import App, Duration, Stack
+
+from batch_transform import (
+    BatchPolicy,
+    BatchTransform,
+    TransformModel,
+    TransformSettings,
+    TransformStep,
+)
+from local_cloud import LocalCloud
+
+from .conftest import Pipeline, deployed, eventually, stack_status
+
+# Each line comes back with the model's mark behind it, when the gate is open.
+_SERVE = """#!/usr/bin/env python3
+import http.server, os, pathlib, time
+
+MARK = pathlib.Path(os.environ["SM_MODEL_DIR"], "mark").read_bytes()
+GATE = pathlib.Path(os.environ["GATE"])
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.answer(200 if self.path == "/ping" else 404, b"")
+
+    def do_POST(self):
+        lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
+        while GATE.exists():
+            time.sleep(0.05)
+        self.answer(200, b"\\n".join(line + MARK for line in lines))
+
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+address = (os.environ.get("BIND_HOST", "0.0.0.0"), int(os.environ["SAGEMAKER_BIND_TO_PORT"]))
+http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+"""
+
+_NUMBERS = itertools.count()  # the jobs of a stack that was deleted still show
+
+
+@dataclass(frozen=True)
+class Site:
+    """A stack with one pipeline, whose model server holds each request until the gate opens."""
+
+    cloud: LocalCloud
+    folder: Path
+    name: str
+    steps: int
+
+    @property
+    def gate(self) -> Path:
+        return self.folder / "gate"
+
+    def deploy(self, mark: str) -> Pipeline:
+        """Deploy the pipeline with models that leave this mark."""
+        model = self.folder / mark
+        model.mkdir()
+        (model / "mark").write_text(f",{mark}")
+        app = App(outdir=str(self.folder / f"cdk.out-{mark}"))
+        BatchTransform(
+            Stack(app, self.name),
+            self.name,
+            steps=[
+                TransformStep(
+                    name=f"step{number}",
+                    model=TransformModel.from_artifact(
+                        model, self.folder / "image", environment={"GATE": str(self.gate)}
+                    ),
+                    instance_type="ml.m5.large",
+                    settings=TransformSettings.csv(),
+                )
+                for number in range(1, self.steps + 1)
+            ],
+            batch=BatchPolicy(max_wait=Duration.seconds(0)),
+            max_concurrent_runs=1,
+            pipeline_id=self.name,
+        )
+        app.synth()
+        return deployed(self.cloud, self.cloud.deploy(app.outdir)[self.name])
+
+    def hold(self, pipeline: Pipeline, name: str) -> tuple[str, str]:
+        """Upload a file and have its job begin but not end; return the keys of drop and job."""
+        self.gate.touch()
+        before = set(self.jobs())
+        key = pipeline.drop(name, b"1\n")
+        (job,) = eventually(lambda: set(self.jobs()) - before, bool)
+        describe = self.cloud.client("sagemaker").describe_transform_job
+        eventually(
+            lambda: describe(TransformJobName=job), lambda found: "TransformStartTime" in found
+        )
+        return key, job
+
+    def jobs(self) -> dict[str, str]:
+        """Return the statuses of the pipeline's jobs by name."""
+        pages = self.cloud.client("sagemaker").get_paginator("list_transform_jobs")
+        return {
+            job["TransformJobName"]: job["TransformJobStatus"]
+            for page in pages.paginate(NameContains=f"{self.name}-")
+            for job in page["TransformJobSummaries"]
+        }
+
+    def running_executions(self, pipeline: Pipeline) -> list[str]:
+        """Return the ARNs of the executions in flight."""
+        found = self.cloud.client("stepfunctions").list_executions(
+            stateMachineArn=pipeline.client.state_machine_arn, statusFilter="RUNNING"
+        )
+        return [execution["executionArn"] for execution in found["executions"]]
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[LocalCloud]:
+    with LocalCloud(wait_scale=0.1) as cloud:
+        yield cloud
+
+
+@pytest.fixture(params=[1, 2], ids=["one step", "two steps"])
+def site(request: pytest.FixtureRequest, cloud: LocalCloud, tmp_path: Path) -> Iterator[Site]:
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / "Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "image" / "serve").write_text(_SERVE)
+    (tmp_path / "image" / "serve").chmod(0o755)
+    site = Site(cloud, tmp_path, f"held{next(_NUMBERS)}", request.param)
+    yield site
+    site.gate.unlink(missing_ok=True)
+    cloud.client("cloudformation").delete_stack(StackName=site.name)
+    eventually(lambda: stack_status(cloud, site.name), lambda status: status is None)
+
+
+def test_an_aborted_execution_stops_its_job_and_gives_the_drop_back(site: Site) -> None:
+    pipeline = site.deploy("only")
+    key, job = site.hold(pipeline, "aborted.csv")
+
+    (execution,) = site.running_executions(pipeline)
+    site.cloud.client("stepfunctions").stop_execution(executionArn=execution)
+
+    assert eventually(lambda: site.jobs()[job], lambda status: status != "InProgress")
+    site.gate.unlink()
+    (drop,) = pipeline.wait(key)
+    assert site.jobs()[job] == "Stopped"
+    assert (drop.status, drop.attempts) == ("done", 2)
+    assert pipeline.output(key) == b"1" + b",only" * site.steps + b"\n"
+    assert len(site.jobs()) == 1 + site.steps
+
+
+def test_a_run_ends_by_the_models_it_began_with_or_begins_anew_by_the_new_ones(site: Site) -> None:
+    """Never by some of each: the job that runs goes on, a step that is still to begin cannot."""
+    pipeline = site.deploy("older")
+    key, job = site.hold(pipeline, "a.csv")
+
+    site.deploy("newer")
+    site.gate.unlink()
+
+    (drop,) = pipeline.wait(key)
+    assert site.jobs()[job] == "Completed"
+    assert drop.status == "done"
+    if site.steps == 1:
+        assert (pipeline.output(key), drop.attempts) == (b"1,older\n", 1)
+    else:
+        assert (pipeline.output(key), drop.attempts) == (b"1,newer,newer\n", 2)
+
+
+def test_deleting_the_stack_leaves_nothing_running(site: Site) -> None:
+    pipeline = site.deploy("only")
+    _, job = site.hold(pipeline, "deleted.csv")
+
+    site.cloud.client("cloudformation").delete_stack(StackName=site.name)
+    eventually(lambda: stack_status(site.cloud, site.name), lambda status: status is None)
+
+    assert site.jobs()[job] in ("Stopping", "Stopped")
+    assert eventually(lambda: site.jobs()[job], lambda status: status != "Stopping") == "Stopped"
+    assert site.running_executions(pipeline) == []
+    assert len(site.jobs()) == 1
