@@ -366,9 +366,22 @@ class _Names:
             case str() if whole := _NAME.fullmatch(value):
                 return self._value(place, whole)
             case str():
-                return _NAME.sub(lambda found: str(self._value(place, found)), value)
+                return _NAME.sub(lambda found: self._text_of(place, found), value)
             case _:
                 return value
+
+    def _text_of(self, place: Place, found: re.Match[str]) -> str:
+        """Return what stands in the middle of a text."""
+        value = self._value(place, found)
+        if isinstance(value, list):
+            self.problems.append(
+                self._text.problem(
+                    place,
+                    f"must have a name of text or a number inside text, got {found[0]!r}, which is "
+                    "a list; let it stand alone",
+                )
+            )
+        return str(value).lower() if isinstance(value, bool) else str(value)  # as YAML has it
 
     def _value(self, place: Place, found: re.Match[str]) -> Any:
         if found[0].startswith("$$"):

@@ -15,8 +15,7 @@ _LIMIT_S = 300
 def synthesize(project: Path, assembly: Path) -> None:
     """Run the app that `project/cdk.json` names, and let it write into `assembly`.
 
-    :raises SynthesisFailed: there is no app, it never ends, or it refuses; with the last line that
-        it wrote.
+    :raises SynthesisFailed: there is no app, it never ends, or it refuses; with what it said.
     """
     try:
         settings = json.loads((project / "cdk.json").read_text("utf-8"))
@@ -56,8 +55,15 @@ def synthesize(project: Path, assembly: Path) -> None:
             if app.poll() is None:
                 os.killpg(app.pid, signal.SIGKILL)
     if app.returncode != 0:
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
         raise SynthesisFailed(
-            f"the app must synthesize, got: {lines[-1] if lines else 'nothing said'} "
-            f"(exit code {app.returncode}); mend it and run this again"
+            f"the app must synthesize, got: {_reason(said)} (exit code {app.returncode}); "
+            "mend it and run this again"
         )
+
+
+def _reason(said: str) -> str:
+    """Return the end of a traceback, or all that an app says that refuses in its own words."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if not lines:
+        return "nothing said"
+    return lines[-1] if "Traceback (most recent call last):" in lines else "\n".join(lines)

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -32,12 +33,22 @@ def test_the_app_gets_its_output_folder_and_context_as_from_the_cdk_cli(tmp_path
     assert said.endswith(".venv"), "the app must run in our own environment"
 
 
-def test_fails_when_the_app_refuses_with_its_own_last_line(tmp_path: Path) -> None:
-    program = "import sys\nsys.exit('pipelines.yaml:3: must be so; correct it')\n"
-    with pytest.raises(
-        SynthesisFailed, match=r"got: pipelines\.yaml:3: must be so; correct it \(exit code 1\)"
-    ):
-        synthesize(project(tmp_path, program), tmp_path)
+@pytest.mark.parametrize(
+    ("refuses", "said"),
+    [
+        pytest.param(
+            "sys.exit('a:3: must be so\\na:5: must be, too')",
+            "a:3: must be so\na:5: must be, too",
+            id="in its words",
+        ),
+        pytest.param("raise ValueError('must be so')", "ValueError: must be so", id="by an error"),
+    ],
+)
+def test_fails_when_the_app_refuses_with_what_it_says(
+    refuses: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SynthesisFailed, match=rf"got: {re.escape(said)} \(exit code 1\); mend it"):
+        synthesize(project(tmp_path, f"import sys\n{refuses}\n"), tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}"])

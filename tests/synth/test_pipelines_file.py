@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 from aws_cdk.aws_scheduler import ScheduleExpression
 
+import batch_transform
 from batch_transform import (
     BatchPolicy,
     BatchTransform,
@@ -33,6 +35,7 @@ from batch_transform import (
     Monitoring,
     PredictionIndex,
     PrivateRegistry,
+    S3Location,
     SplitType,
     TransformModel,
     TransformSettings,
@@ -47,6 +50,7 @@ from scripts.schemas import rendered
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = schema()
+UNITS = r"_(s|minutes|hours|days|bytes|kib|mib|gib)$"
 
 
 @pytest.fixture
@@ -80,11 +84,11 @@ accounts:
   Test:
     account: "111122223333"
     region: eu-west-1
-    names: {arrivals: test-arrivals, runs: 1, days: 7}
+    names: {arrivals: test-arrivals, runs: 1, days: 7, live: false}
   Prod:
     account: "444455556666"
     region: us-east-1
-    names: {arrivals: prod-arrivals, runs: 8, days: 90}
+    names: {arrivals: prod-arrivals, runs: 8, days: 90, live: true}
     tags: {stage: prod}
     permissions_boundary: developers
 """
@@ -480,8 +484,7 @@ def test_what_exists_may_be_named_by_ssm_parameters(write: Callable[..., Path]) 
 
 def test_the_members_are_the_parameters_of_the_construct() -> None:
     """The module of BatchTransform is parsed by those who do without CDK."""
-    units = r"_(s|minutes|hours|days|bytes|kib|mib|gib)$"
-    said = {re.sub(units, "", name) for name in SCHEMA["$defs"]["Pipeline"]["properties"]}
+    said = {re.sub(UNITS, "", name) for name in SCHEMA["$defs"]["Pipeline"]["properties"]}
     own = {*inspect.signature(BatchTransform.__init__).parameters} - {
         "self",
         "scope",
@@ -490,6 +493,19 @@ def test_the_members_are_the_parameters_of_the_construct() -> None:
 
     assert said - own == {"accounts", "tags", "acknowledge"}
     assert own - said == set()
+
+
+def test_the_members_of_value_objects_are_their_fields() -> None:
+    exported = [getattr(batch_transform, name) for name in batch_transform.__all__]
+    values = (each for each in exported if isinstance(each, type) and each is not S3Location)
+    objects = [each for each in values if is_dataclass(each)]
+    said = {name: [*form.get("properties", {})] for name, form in SCHEMA["$defs"].items()}
+    said["InstanceCount"] = said["InstanceCountFromBatch"]
+
+    assert len(objects) > 10
+    for each in objects:
+        bare = {re.sub(UNITS, "", name) for name in said[each.__name__]}
+        assert bare == {re.sub(UNITS, "", field.name) for field in fields(each)}
 
 
 def test_every_description_is_a_docstring_s() -> None:
@@ -585,7 +601,7 @@ pipelines:
   Churn:
     model:
       image: ${account}.dkr.ecr.${region}.amazonaws.com/churn:3
-      environment: {STAGE: "${stage}", TEXT: "$${stage}"}
+      environment: {STAGE: "${stage}", TEXT: "$${stage}", FLAG: "is ${live}"}
     instance_type: ml.m5.large
     input_bucket: ${arrivals}
     max_concurrent_runs: ${runs}
@@ -603,7 +619,7 @@ pipelines:
     (model,) = of_type(prod, "AWS::SageMaker::Model")
     assert model["PrimaryContainer"] == {
         "Image": "444455556666.dkr.ecr.us-east-1.amazonaws.com/churn:3",
-        "Environment": {"STAGE": "Prod", "TEXT": "${stage}"},
+        "Environment": {"STAGE": "Prod", "TEXT": "${stage}", "FLAG": "is true"},
     }
 
 
@@ -680,6 +696,13 @@ def test_fails_when_pipelines_may_ask_for_more_than_the_account_has(
             "pipelines.yaml:5: pipelines.Churn.input_bucket: must be a name that the account has, "
             "got '${arrival}'; write ${arrivals}, or write $${arrival} for the text itself",
             id="a name that is not there",
+        ),
+        pytest.param(
+            CHURN + "    uploads: {suffix: '.${kinds}'}\n",
+            ACCOUNTS_ONE.replace("us-east-1", "us-east-1, names: {kinds: [csv, tsv]}"),
+            "pipelines.yaml:5: pipelines.Churn.uploads.suffix: must have a name of text or a "
+            "number inside text, got '${kinds}', which is a list; let it stand alone",
+            id="a list inside a text",
         ),
         pytest.param(
             CHURN + "    input_bucket: ${arrivals}\n",
