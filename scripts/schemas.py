@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from batch_transform.pipelines_file import AccountsFile, schema
+from batch_transform.accounts_file import AccountsFile
+from batch_transform.pipelines_file import schema
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -25,8 +25,9 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
+from batch_transform.accounts_file import Account
 from batch_transform.pipeline import BatchTransform
-from batch_transform.pipelines_file import Account, load
+from batch_transform.pipelines_file import load
 from batch_transform.yaml_existing import (
     LOG_RETENTION,
     BucketEntry,

@@ -23,7 +23,8 @@ from botocore.validate import ParamValidator
 from typer.main import get_command
 
 from batch_transform import define_pipelines
-from batch_transform.pipelines_file import AccountsFile, schema
+from batch_transform.accounts_file import AccountsFile
+from batch_transform.pipelines_file import schema
 from batch_transform.state_machine import run_definition
 from batch_transform_cli import main
 from tests.documents import PAGES, PROJECT, Block, blocks, blocks_of

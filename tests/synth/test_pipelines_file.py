@@ -43,7 +43,8 @@ from batch_transform import (
     Uploads,
     define_pipelines,
 )
-from batch_transform.pipelines_file import AccountsFile, load, schema
+from batch_transform.accounts_file import AccountsFile
+from batch_transform.pipelines_file import load, schema
 from batch_transform.yaml_existing import LOG_RETENTION
 from batch_transform.yaml_text import YamlError
 from scripts.schemas import rendered
@@ -868,8 +869,8 @@ def test_fails_when_accounts_and_pipelines_do_not_fit(
         pytest.param(
             "accounts: {}\n",
             "pipelines.yaml:1: pipelines: must be given, got nothing; add it\n"
-            "pipelines.yaml:1: accounts: must stand in accounts.yaml, got it in the file of "
-            "pipelines; move it there",
+            "pipelines.yaml:1: accounts: must stand in a file of its own, got it beside "
+            "pipelines; move it to accounts.yaml",
             id="accounts in the file of pipelines",
         ),
     ],
