@@ -82,8 +82,9 @@ class BatchTransformGrants:
     def watch(self, grantee: iam.IGrantable) -> None:
         """Let `grantee` see drops and runs: the ledger, the executions, the SSM parameters.
 
-        `batch-transform status --pipeline <id>` needs no more. Not the jobs' logs, which lie in one
-        group with those of every job of the account.
+        `batch-transform status --pipeline <id>` needs no more. It also sees the names of the
+        account's transform jobs, of which SageMaker lists all or none. Not the jobs' logs, which
+        lie in one group with those of every job of the account.
         """
         pipeline = self._pipeline
         place = place_of(pipeline)
@@ -106,6 +107,7 @@ class BatchTransformGrants:
                 conditions={"StringLike": {"s3:prefix": f"{RUNS}*"}},
                 resources=[pipeline.buckets.output.bucket_arn],
             ),
+            allow(actions=["sagemaker:ListTransformJobs"], resources=["*"]),
             allow(actions=["states:ListExecutions"], resources=[pipeline.state_machine.ref]),
             allow(
                 actions=["states:DescribeExecution", "states:GetExecutionHistory"],

@@ -305,7 +305,8 @@ class BatchTransform(Construct):
                 dead_letter_names=[queue.queue_name for queue in self.dead_letters],
                 indexed=index is not None,
             )
-        Discovery(self, "Discovery", pipeline_id=self.pipeline_id, facts=self._facts())
+        facts = {**self._facts(), "max-concurrent-runs": str(max_concurrent_runs)}
+        Discovery(self, "Discovery", pipeline_id=self.pipeline_id, facts=facts)
 
     @property
     def input_bucket(self) -> s3.IBucket:

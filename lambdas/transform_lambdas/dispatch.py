@@ -21,7 +21,7 @@ from transform_lambdas.batches import Batch, BatchPolicy
 from transform_lambdas.clock import Clock, utc_now
 from transform_lambdas.drops import Drop
 from transform_lambdas.executions import ENDED, Executions
-from transform_lambdas.ledger import CLAIMED, CLAIMING, CLOSED, SETTLED, Ledger, Run
+from transform_lambdas.ledger import CLAIMED, CLAIMING, CLOSED, SETTLED, Ledger, Run, WaitingDrops
 from transform_lambdas.run_files import RunFiles, step_input
 from transform_lambdas.wake_queue import WakeQueue
 
@@ -79,7 +79,7 @@ class Dispatcher:
                 if not unproven or self._ledger.may_probe():
                     batch, probes = again, unproven
             if not tried:
-                self._report(batch, waiting=waiting.seen + apart.seen)
+                self._report(waiting, apart)
             if batch.since is None:
                 return started
             wait_s = self._policy.wait_left_s(
@@ -100,8 +100,10 @@ class Dispatcher:
             if self._take_on(run):
                 started.append(run.run_id)
 
-    def _report(self, batch: Batch, *, waiting: int) -> None:
-        waited = self._now() - clock.from_text(batch.since) if batch.since else timedelta()
+    def _report(self, *queues: WaitingDrops) -> None:
+        since = min((queue.oldest for queue in queues if queue.oldest), default=None)
+        waited = self._now() - clock.from_text(since) if since else timedelta()
+        waiting = sum(queue.seen for queue in queues)
         free = max(0, self._slots - len(self._ledger.taken_slots()))
         metrics.emit(self._pipeline_id, {"DropsWaiting": waiting, "SlotsFree": free})
         metrics.emit(

@@ -102,11 +102,13 @@ class WaitingDrops:
     :ivar seen: how many drops the pages read so far hold. The first page of every shard is read
         before anything is yielded, so these are all that wait unless a shard has more than 1 MB of
         them, which is some 2,500 drops; beyond, it is a lower bound that costs no read of its own.
+    :ivar oldest: since when the one waits that waits longest, as far as read; `None`: none does.
     """
 
     def __init__(self, shards: Iterable[Iterator[list[dict[str, Any]]]]) -> None:
         self._shards = shards
         self.seen = 0
+        self.oldest: str | None = None
 
     def __iter__(self) -> Iterator[Waiting]:
         return merge(*map(self._of_shard, self._shards), key=lambda entry: entry.since)
@@ -115,6 +117,7 @@ class WaitingDrops:
         for page in pages:
             self.seen += len(page)
             for item in page:
+                self.oldest = min(self.oldest or item["due"], item["due"])
                 yield Waiting(
                     _drop_of(item),
                     item["due"],

@@ -67,19 +67,21 @@ def status(
     newest: Annotated[int, typer.Option(min=1, help="How many drops and runs to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show the drops and runs of a pipeline."""
+    """Show how far a pipeline is behind, and its drops and runs."""
     from batch_transform_cli.pipeline_client import Cloud, PipelineClient
     from batch_transform_cli.views import overview
 
     client = PipelineClient.find(Cloud(endpoint), pipeline)
     found = client.status()
+    load = client.load(found, now=datetime.now(UTC))
     if as_json:
-        print(json.dumps({"pipeline": client.pipeline_id, **dataclasses.asdict(found)}, indent=1))
+        told = {"pipeline": client.pipeline_id, "load": dataclasses.asdict(load)}
+        print(json.dumps({**told, **dataclasses.asdict(found)}, indent=1))
         return
     outputs = {run.run_id: client.outputs_of(run) for run in found.runs if run.status == "running"}
     console = Console()
     console.print(f"pipeline {client.pipeline_id}", style="bold", highlight=False)
-    console.print(overview(found, outputs, newest=newest))
+    console.print(overview(found, outputs, load=load, newest=newest))
 
 
 @commands.command()

@@ -13,6 +13,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -28,7 +29,8 @@ from batch_transform_cli.errors import CommandError, PipelineNotFound
 
 PARAMETERS = "/batch-transform/"
 OPEN_DROPS = ("waiting", "claimed")
-OPEN_RUNS = ("claiming", "claimed", "running", "settled")
+SLOT_RUNS = ("claiming", "claimed", "running")
+OPEN_RUNS = (*SLOT_RUNS, "settled")
 
 _JOB_LOGS = "/aws/sagemaker/TransformJobs"
 LOCAL_ACCOUNT = "000000000000"
@@ -84,6 +86,11 @@ class Run:
         """Whether it can still change."""
         return self.status in OPEN_RUNS
 
+    @property
+    def has_slot(self) -> bool:
+        """Whether it keeps another run from beginning."""
+        return self.status in SLOT_RUNS
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
@@ -91,6 +98,22 @@ class Status:
 
     drops: list[Drop]
     runs: list[Run]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """How far a pipeline is behind, and with how much at once it works.
+
+    :ivar oldest_waiting_s: for how many seconds the drop waits that waits longest.
+    :ivar slots: how many runs may be in flight.
+    :ivar running_jobs: transform jobs; fewer than runs when the account's quota is reached.
+    """
+
+    waiting: int
+    oldest_waiting_s: int
+    slots: int
+    slots_free: int
+    running_jobs: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,6 +275,32 @@ class PipelineClient:
         return Status(
             drops=sorted(drops, key=lambda drop: (drop.dropped_at, drop.key, drop.order)),
             runs=sorted(runs, key=lambda run: run.opened_at),
+        )
+
+    def load(self, status: Status, *, now: datetime) -> Load:
+        """Return how far it is behind.
+
+        :param status: what the ledger knows.
+        """
+        waiting = [drop.waiting_since for drop in status.drops if drop.waiting_since]
+        waited = now - datetime.fromisoformat(min(waiting)) if waiting else timedelta()
+        slots = int(self._fact("max-concurrent-runs"))
+        taken = sum(run.has_slot for run in status.runs)
+        pages = self._cloud.client("sagemaker").get_paginator("list_transform_jobs")
+        jobs = [
+            summary["TransformJobName"]
+            for page in pages.paginate(
+                NameContains=f"{self.pipeline_id}-", StatusEquals="InProgress"
+            )
+            for summary in page["TransformJobSummaries"]
+        ]
+        runs = {run.run_id for run in status.runs}  # the id of another pipeline may begin alike
+        return Load(
+            waiting=len(waiting),
+            oldest_waiting_s=max(0, round(waited.total_seconds())),
+            slots=slots,
+            slots_free=max(0, slots - taken),
+            running_jobs=sum(name.rpartition("-s")[0] in runs for name in jobs),
         )
 
     def outputs_of(self, run: Run) -> int:

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipeline_client import Drop, PipelineClient, Run, Status
+from batch_transform_cli.pipeline_client import Drop, Load, PipelineClient, Run, Status
 from batch_transform_cli.redrive import Choice
-from batch_transform_cli.screen import counted, plain_table, printable, size
+from batch_transform_cli.screen import counted, duration, plain_table, printable, size
 
 _STYLES = {
     "waiting": "yellow",
@@ -32,19 +32,43 @@ _STYLES = {
 }
 _POLL_S = 0.25
 _BAR_WIDTH = 32
+_REDRIVEN_SHOWN = 20
 
 
-def overview(status: Status, outputs: Mapping[str, int], *, newest: int = 20) -> RenderableType:
+def overview(
+    status: Status,
+    outputs: Mapping[str, int],
+    *,
+    load: Load | None = None,
+    newest: int = 20,
+) -> RenderableType:
     """Return the newest drops and runs as tables, and a bar for each job.
 
     :param outputs: how many outputs the runs have whose job is to be shown, by run id.
+    :param load: how far the pipeline is behind. Default: that is left out.
     """
     bars = [_job_bar(run, outputs[run.run_id]) for run in status.runs if run.run_id in outputs]
-    tables = [drops_table(status.drops, newest)]
+    tables = [*([] if load is None else [load_table(load)]), drops_table(status.drops, newest)]
     if status.runs:
         tables.append(runs_table(status.runs, newest))
     parts = [Padding(part, (1, 0, 0, 2), expand=False) for part in (*tables, *bars)]
     return Group(*parts, "")
+
+
+def load_table(load: Load) -> Table:
+    """Return how far a pipeline is behind, in one row."""
+    table = plain_table()
+    for name in ("drops waiting", "the oldest for", "slots free", "jobs running"):
+        table.add_column(name, no_wrap=True)
+    oldest = duration(load.oldest_waiting_s) if load.waiting else "-"
+    full = load.waiting and not load.slots_free
+    table.add_row(
+        Text(f"{load.waiting:,}", style="yellow" if load.waiting else "default"),
+        oldest,
+        Text(f"{load.slots_free} of {load.slots}", style="yellow" if full else "default"),
+        f"{load.running_jobs:,}",
+    )
+    return table
 
 
 def drops_table(drops: list[Drop], newest: int) -> Table:
@@ -86,7 +110,8 @@ def redrive_view(choice: Choice, letters: Mapping[str, int], *, dry_run: bool) -
     parts: list[RenderableType] = []
     drops = counted(len(choice.drops), "failed drop")
     if choice.drops:
-        parts.append(drops_table(choice.drops, len(choice.drops)))
+        table = drops_table(choice.drops, _REDRIVEN_SHOWN)
+        parts.append(Padding(table, (1, 0, 1, 2), expand=False))
         does = "would be tried again" if dry_run else "are asked to be tried again"
         parts.append(f"{drops} {does if len(choice.drops) > 1 else does.replace('are', 'is')}")
     else:

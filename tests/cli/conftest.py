@@ -50,6 +50,7 @@ def publish(aws: None) -> Any:
             "output-bucket": "out",
             "intake-queue-url": "https://sqs.us-east-1.amazonaws.com/123456789012/intake",
             "ledger-table": "ledger",
+            "max-concurrent-runs": "2",
             "wake-queue-url": "https://sqs.us-east-1.amazonaws.com/123456789012/wake",
             **facts,
         }

@@ -30,6 +30,8 @@ def test_status_prints_drops_and_runs_as_json_for_programs(
 
     printed = json.loads(capsys.readouterr().out)
     assert printed["pipeline"] == "churn-1"
+    assert printed["load"].pop("oldest_waiting_s") > 0
+    assert printed["load"] == {"waiting": 1, "slots": 2, "slots_free": 2, "running_jobs": 0}
     assert len(printed["drops"]) == 3
     assert printed["runs"][0]["run_id"] == settled_run
 
@@ -42,6 +44,7 @@ def test_status_prints_tables_for_people(
 
     printed = capsys.readouterr().out
     assert "pipeline churn-1" in printed
+    assert "2 of 2" in printed
     assert "ClientError: 400: row 7 is bad" in printed
     assert "PartiallyCompleted" in printed
 

@@ -2,6 +2,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import boto3
@@ -9,7 +10,8 @@ import pytest
 
 from batch_transform_cli import main
 from batch_transform_cli.errors import CommandError, PipelineNotFound
-from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+from batch_transform_cli.pipeline_client import Cloud, Load, PipelineClient
+from transform_lambdas.ledger import Ledger
 
 
 def test_the_only_pipeline_is_found_without_being_named(client: PipelineClient) -> None:
@@ -54,6 +56,26 @@ def test_what_the_lambdas_wrote_is_read_back(client: PipelineClient, settled_run
     assert (run.run_id, run.status, run.outcome) == (settled_run, "closed", "PartiallyCompleted")
     assert (run.drops, run.done, run.failed, run.waiting) == (2, 1, 1, 0)
     assert not run.is_open
+
+
+def test_the_load_is_of_what_waits_and_of_the_runs_that_have_a_slot(
+    client: PipelineClient, ledger: Ledger, settled_run: str
+) -> None:
+    """The oldest was uploaded at 11:59:57; of jobs tests/journeys/test_run_in_flight.py tells."""
+    ledger.open_run("churn-1-r2", slot=1, drops=1, look_again_s=60)
+    at = datetime(2026, 3, 1, 13, 1, tzinfo=UTC)
+
+    assert client.load(client.status(), now=at) == Load(
+        waiting=1, oldest_waiting_s=3663, slots=2, slots_free=1, running_jobs=0
+    )
+
+
+def test_a_pipeline_at_rest_has_no_load(client: PipelineClient) -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+
+    assert client.load(client.status(), now=at) == Load(
+        waiting=0, oldest_waiting_s=0, slots=2, slots_free=2, running_jobs=0
+    )
 
 
 def test_outputs_of_a_run_are_counted_where_the_job_writes_them(

@@ -1,4 +1,5 @@
 import io
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -6,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipeline_client import Drop, PipelineClient, Run, Status
+from batch_transform_cli.pipeline_client import Drop, Load, PipelineClient, Run, Status
+from batch_transform_cli.screen import duration
 from batch_transform_cli.views import changes, overview, watch
 
 DROP = Drop(
@@ -46,6 +48,40 @@ def text_of(picture: Any, *, width: int = 110) -> str:
 def test_a_failed_drop_shows_its_reason_without_saying_its_key_twice() -> None:
     shown = text_of(overview(Status(drops=[FAILED], runs=[]), {}))
     assert "input/a [1].csv   7700 B   failed   ClientError: 400: row 7 is bad" in shown
+
+
+@pytest.mark.parametrize(
+    ("load", "row"),
+    [
+        (
+            Load(waiting=1204, oldest_waiting_s=11520, slots=2, slots_free=0, running_jobs=1),
+            "1,204 3 h 12 min 0 of 2 1",
+        ),
+        (
+            Load(waiting=0, oldest_waiting_s=0, slots=5, slots_free=5, running_jobs=0),
+            "0 - 5 of 5 0",
+        ),
+    ],
+    ids=["behind", "at rest"],
+)
+def test_the_first_row_says_how_far_behind_it_is(load: Load, row: str) -> None:
+    shown = text_of(overview(Status(drops=[], runs=[]), {}, load=load)).splitlines()
+
+    assert re.split(r" {2,}", shown[1].strip()) == [
+        "drops waiting",
+        "the oldest for",
+        "slots free",
+        "jobs running",
+    ]
+    assert shown[2].split() == row.split()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (45, "45 s"), (185, "3 min 5 s"), (3600, "1 h 0 min"), (187_200, "2 d 4 h")],
+)
+def test_a_duration_is_told_by_its_two_largest_units(seconds: int, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_a_narrow_terminal_folds_names_and_loses_no_column() -> None:

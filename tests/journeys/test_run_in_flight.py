@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,9 @@ def site(request: pytest.FixtureRequest, cloud: LocalCloud, tmp_path: Path) -> I
 def test_an_aborted_execution_stops_its_job_and_gives_the_drop_back(site: Site) -> None:
     pipeline = site.deploy("only")
     key, job = site.hold(pipeline, "aborted.csv")
+    client = pipeline.client
+    load = client.load(client.status(), now=datetime.now(UTC))
+    assert (load.running_jobs, load.slots_free, load.slots) == (1, 0, 1)
 
     (execution,) = site.running_executions(pipeline)
     site.cloud.client("stepfunctions").stop_execution(executionArn=execution)

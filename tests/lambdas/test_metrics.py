@@ -73,6 +73,25 @@ def test_dispatch_tells_how_many_wait_for_how_long_and_how_many_runs_could_begin
     assert (told["RecordsIn"], told["RecordsOut"]) == (3, 3)
 
 
+def test_the_oldest_is_told_of_all_that_wait_whatever_is_tried_next(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    returned = world.drop("input/returned.csv")
+    world.ledger.open_run("run-0", slot=0, drops=1, look_again_s=60)
+    world.ledger.claim("run-0", [returned])
+    world.drop("input/oldest.csv")
+    world.pass_time(30)
+    world.ledger.give_back("run-0", returned, reason="model failed", ages=False, group="01#run-0a")
+    world.pass_time(20)
+    world.slots = 1
+    capsys.readouterr()
+
+    world.dispatch()
+
+    told = values(capsys.readouterr().out)
+    assert (told["DropsWaiting"], told["OldestWaitingSeconds"]) == (2, 50)
+
+
 def test_fewer_slots_than_runs_in_flight_are_none_that_is_free(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -303,6 +303,7 @@ def test_a_client_finds_the_pipeline_by_parameters_and_outputs(template: dict[st
             "ledger-table",
             "state-machine-arn",
             "wake-queue-url",
+            "max-concurrent-runs",
             "api-url",
             "predictions-table",
         )
@@ -315,6 +316,7 @@ def test_a_client_finds_the_pipeline_by_parameters_and_outputs(template: dict[st
         "LedgerTable",
         "StateMachineArn",
         "WakeQueueUrl",
+        "MaxConcurrentRuns",
         "ApiUrl",
         "PredictionsTable",
     }
