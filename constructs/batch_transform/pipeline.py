@@ -223,6 +223,7 @@ class BatchTransform(Construct):
             uploads=self.intake.queue,
             wake_ups=self.wake_ups,
             steps=[step.name for step in self.steps],
+            model_arns=list(dict.fromkeys(arn for step in self.steps for arn in step.model.arns)),
             record_checks=checks,
             max_attempts=max_attempts,
             max_failed_fraction=max_failed_fraction,

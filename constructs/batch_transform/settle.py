@@ -43,6 +43,7 @@ class Settle(Construct):
         uploads: LettersQueue,
         wake_ups: WakeUps,
         steps: Sequence[str],
+        model_arns: Sequence[str],
         record_checks: str,
         max_attempts: int,
         max_failed_fraction: float | None,
@@ -106,8 +107,9 @@ class Settle(Construct):
                 *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.output_keys),
                 *buckets.key_use("kms:Decrypt", keys=buckets.input_keys),
                 allow(actions=["sagemaker:ListTransformJobs"], resources=["*"]),
+                allow(actions=["sagemaker:DescribeModel"], resources=list(model_arns)),
                 allow(
-                    actions=["sagemaker:StopTransformJob"],
+                    actions=["sagemaker:DescribeTransformJob", "sagemaker:StopTransformJob"],
                     resources=[transform_jobs_arn(self, pipeline_id)],
                 ),
                 allow(

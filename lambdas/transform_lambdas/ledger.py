@@ -94,6 +94,7 @@ class Entry:
     run_id: str
     group: str
     first_returned_at: str | None
+    reason: str
 
 
 class WaitingDrops:
@@ -526,6 +527,19 @@ class Ledger:
         item = self._item(_PROOF)
         return item["proven_at"] if item else ""
 
+    def settling_since(self, run_id: str) -> str:
+        """Return when the run's settlement began, which is now unless it was begun before."""
+        self._change(
+            _run_key(run_id),
+            "SET settling_since = :now",
+            condition="attribute_exists(pk) AND attribute_not_exists(settling_since)",
+            values={":now": clock.to_text(self._now())},
+        )
+        item = self._item(_run_key(run_id))
+        assert item is not None, "a run is never deleted once it has claimed"
+        since: str = item["settling_since"]
+        return since
+
     def settle_run(self, run: Run, result: Mapping[str, Any]) -> bool:
         """Write the run's result down and free its slot; return whether this call did so."""
         return not self._transact(
@@ -768,6 +782,7 @@ def _entry_of(item: Mapping[str, Any], drop: Drop) -> Entry:
         run_id=item.get("run_id", ""),
         group=item.get("tried_with", ""),
         first_returned_at=item.get("first_returned_at"),
+        reason=item.get("reason", ""),
     )
 
 

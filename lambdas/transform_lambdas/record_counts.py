@@ -133,6 +133,10 @@ class RecordCounts:
             if check is not None
         }
 
+    def compares(self, step: Step) -> bool:
+        """Whether the records of a step are compared."""
+        return step.number in self._checks
+
     def plan(self, run_id: str, drops: Sequence[Drop]) -> int:
         """Write down what there is to count, in parts, and return how many.
 

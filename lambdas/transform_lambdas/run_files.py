@@ -2,6 +2,7 @@
 
 predictions/<key>.out           the predictions of a drop, put there whole, by settle
 reports/<run>.json              what became of a run
+reports/<run>.drops.jsonl       what became of each of its drops
 reports/<run>.outputs.json      a manifest of the predictions that it made
 runs/<run>/plan.json            the drops that the run may claim, written before it claims the first
 runs/<run>/manifest-1.json      the objects that the transform job of step 1 reads
@@ -57,6 +58,11 @@ class Step:
     def subject(self, key: str) -> str:
         """Return what a reason begins with: the drop, and the step if there are several."""
         return key if self.of == 1 else f"{key} in step {self.name!r}"
+
+
+def prediction_key(prefix: str, key: str) -> str:
+    """Return where a drop's predictions are."""
+    return f"{prefix}{key}{_OUT}"
 
 
 def in_turn(names: Sequence[str]) -> list[Step]:
@@ -125,7 +131,7 @@ class RunFiles(Objects):
     def promote(self, run_id: str, step: Step, key: str, *, size: int, prefix: str) -> str:
         """Copy a drop's output to its place under the output prefix, and return its key there."""
         source = {"Bucket": self.bucket, "Key": step.output_key(run_id, key)}
-        target = f"{prefix}{key}{_OUT}"
+        target = prediction_key(prefix, key)
         if size <= _COPY_LIMIT_BYTES:
             self._s3.copy_object(CopySource=source, Bucket=self.bucket, Key=target)
         else:
@@ -141,6 +147,18 @@ class RunFiles(Objects):
         head = {"prefix": f"s3://{self.bucket}/{prefix}"}
         self._write(manifest, [head, *(f"{key}{_OUT}" for key in keys)])
         return f"s3://{self.bucket}/{manifest}"
+
+    def write_drops(self, run_id: str, drops: Iterable[Mapping[str, Any]]) -> str:
+        """Write what became of each drop, as JSON Lines; return the URI."""
+        key = f"reports/{run_id}.drops.jsonl"
+        lines = (json.dumps(drop, ensure_ascii=False) + "\n" for drop in drops)
+        self._s3.put_object(
+            Bucket=self.bucket,
+            Key=key,
+            Body="".join(lines).encode(),
+            ContentType="application/jsonlines",
+        )
+        return f"s3://{self.bucket}/{key}"
 
     def write_report(self, run_id: str, report: Mapping[str, Any]) -> None:
         """Write what became of a run."""

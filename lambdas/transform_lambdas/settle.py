@@ -6,6 +6,7 @@ After the last one, or when nothing is left to hand on, it ends or gives back ea
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,14 +15,23 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from transform_lambdas import index_work, metrics
+from transform_lambdas import index_work, metrics, report
 from transform_lambdas.batches import generation, halves
 from transform_lambdas.drops import Drop
 from transform_lambdas.errors import UnknownRun
 from transform_lambdas.index_work import Output
 from transform_lambdas.inputs import Inputs
 from transform_lambdas.intake_queue import IntakeQueue
-from transform_lambdas.ledger import CLAIMED, DONE, FAILED, SUPERSEDED, Entry, Ledger, Run
+from transform_lambdas.ledger import (
+    CLAIMED,
+    DONE,
+    FAILED,
+    SUPERSEDED,
+    WAITING,
+    Entry,
+    Ledger,
+    Run,
+)
 from transform_lambdas.outcomes import (
     NAME_IN_USE,
     ErrorBudget,
@@ -32,14 +42,14 @@ from transform_lambdas.outcomes import (
     run_outcome,
 )
 from transform_lambdas.record_counts import Check, Compared, RecordCounts
-from transform_lambdas.run_files import RunFiles, Step, in_turn, step_input
+from transform_lambdas.report import Fate
+from transform_lambdas.run_files import RunFiles, Step, in_turn, prediction_key, step_input
 from transform_lambdas.transform_jobs import UNFINISHED, Job, TransformJobs, refusal
 from transform_lambdas.wake_queue import WakeQueue
 
 _LOOK_FOR_AFTER_S = 60  # by then the drop that was overtaken is superseded
 _AT_ONCE = 16  # calls to S3 and DynamoDB, each on a connection of its own
 _CONFIG = Config(max_pool_connections=_AT_ONCE)
-_REPORTED_FAILURES = 100  # the report names so many; the ledger has them all
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +153,7 @@ class Settlement:
         sizes: Mapping[str, int],
     ) -> dict[str, Any]:
         run_id = run.run_id
+        since = self._ledger.settling_since(run_id)
         last = self._steps[-1]
         records = self._records.compare(run_id, sizes, parts=told.get("counted", 0))
         whole = {key: size for key, size in sizes.items() if not records[key].short}
@@ -162,7 +173,7 @@ class Settlement:
             self._ledger.prove()
         proven_at = self._ledger.proven_at() if missing else ""
 
-        def settle_one(entry: Entry) -> tuple[str, str] | None:
+        def settle_one(entry: Entry) -> None:
             key = entry.drop.key
             if self._inputs.is_overtaken(entry.drop):
                 newest = self._ledger.newest(key)
@@ -170,13 +181,13 @@ class Settlement:
                     # Nobody has told of the version that is there, or it was taken for an older.
                     self._intake_queue.ask({"prefix": key}, after_s=_LOOK_FOR_AFTER_S)
                 self._ledger.overtake(run_id, entry.drop)
-                return None
+                return
             if key in whole:
                 prediction = self._files.promote(
                     run_id, last, key, size=whole[key], prefix=self._output_prefix
                 )
                 self._ledger.finish_drop(run_id, entry.drop, output=prediction)
-                return None
+                return
             why = why_missing[key]
             verdict = judge(
                 why,
@@ -196,22 +207,29 @@ class Settlement:
                     ages=verdict.ages,
                     group=groups[key] if why.kind.apart else entry.group,
                 )
-            return key, why.reason
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            problems = [problem for problem in pool.map(settle_one, claimed) if problem]
+            list(pool.map(settle_one, claimed))
 
-        # Counted from the ledger, so that a settlement in two halves counts both.
-        ended = [entry for entry in self._ledger.entries(drops) if entry.run_id == run_id]
-        done = [entry for entry in ended if entry.status == DONE]
-        failed = sum(entry.status == FAILED for entry in ended)
-        superseded = sum(entry.status == SUPERSEDED for entry in ended)
-        counts = {
-            "done": len(done),
-            "waiting": max(run.drops - len(done) - failed - superseded, 0),
-            "failed": failed,
-            "superseded": superseded,
+        # From the ledger, so that a settlement in two halves tells of both.
+        entries = {
+            entry.drop.key: entry for entry in self._ledger.entries(drops) if entry.run_id == run_id
         }
+        fates = [
+            Fate(
+                drop=drop,
+                entry=entries.get(drop.key),
+                output=(prediction_key(self._output_prefix, drop.key), sizes.get(drop.key, 0)),
+                records=records.get(drop.key, Compared()),
+                missing=why_missing.get(drop.key),
+            )
+            for drop in drops
+        ]
+        done = [fate for fate in fates if fate.status == DONE]
+        statuses = Counter(fate.status for fate in fates)
+        counts = {status: statuses[status] for status in (DONE, WAITING, FAILED, SUPERSEDED)}
+        jobs_told = self._tell_of_jobs(jobs)
+        sums = report.totals(fates, jobs_told)
         result = {
             "status": "Settled",
             "run_id": run_id,
@@ -219,22 +237,49 @@ class Settlement:
             "counts": counts,
             "index_parts": self._plan_index(run_id, done, sizes) if self._indexed else 0,
             "report": self._files.report_uri(run_id),
-            "records": {
-                "in": sum(records[entry.drop.key].records_in or 0 for entry in done),
-                "out": sum(records[entry.drop.key].records_out or 0 for entry in done),
-            },
+            "records": {"in": sums["records_in"], "out": sums["records_out"]},
         }
-        report = {
-            **result,
-            "jobs": [{"name": job.name, "status": job.status} for job in jobs],
-            "without_output": dict(problems[:_REPORTED_FAILURES]),
-        }
+        outputs = None
         if done:
-            report["outputs"] = self._files.write_outputs(
-                run_id, [entry.drop.key for entry in done], prefix=self._output_prefix
+            outputs = self._files.write_outputs(
+                run_id, [fate.drop.key for fate in done], prefix=self._output_prefix
             )
-        self._files.write_report(run_id, report)
+        told_of = {
+            "version": report.VERSION,
+            "run_id": run_id,
+            "pipeline": self._pipeline_id,
+            "outcome": result["outcome"],
+            "opened_at": run.opened_at,
+            "settled_at": since,
+            "counts": counts,
+            "totals": sums,
+            "errors": report.errors(fates),
+            "budget": {
+                "max_failed_fraction": self._budget.max_failed_fraction,
+                "overrun": overrun,
+            },
+            "steps": [
+                {"name": step.name, "compares_records": self._records.compares(step)}
+                for step in self._steps
+            ],
+            "jobs": jobs_told,
+            "models": {
+                name: report.model_of(self._jobs.model(name))
+                for name in sorted({job["model"] for job in jobs_told if job["model"]})
+            },
+            "drops": self._files.write_drops(run_id, (fate.to_dict() for fate in fates)),
+            "outputs": outputs,
+        }
+        self._files.write_report(run_id, told_of)
         return result
+
+    def _tell_of_jobs(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        names = {step.number: step.name for step in self._steps}
+        return [
+            # A deployment may have taken the step away meanwhile.
+            report.job_of(job, described, step=names.get(job.step, str(job.step)))
+            for job, described in zip(jobs, self._jobs.describe(jobs), strict=True)
+        ]
 
     def _explain(
         self,
@@ -276,16 +321,16 @@ class Settlement:
                 )
         return found
 
-    def _plan_index(self, run_id: str, done: list[Entry], sizes: Mapping[str, int]) -> int:
+    def _plan_index(self, run_id: str, done: Sequence[Fate], sizes: Mapping[str, int]) -> int:
         work = index_work.parts(
             Output(
-                key=self._steps[-1].output_key(run_id, entry.drop.key),
-                size=sizes[entry.drop.key],
-                source_key=entry.drop.key,
+                key=self._steps[-1].output_key(run_id, fate.drop.key),
+                size=sizes[fate.drop.key],
+                source_key=fate.drop.key,
                 # S3 tells whole seconds; the version's order decides between drops of one second.
-                dropped_at=f"{entry.drop.dropped_at}#{entry.drop.order}",
+                dropped_at=f"{fate.drop.dropped_at}#{fate.drop.order}",
             )
-            for entry in done
+            for fate in done
         )
         for number, ranges in enumerate(work):
             self._files.write_index_part(run_id, number, [part.to_dict() for part in ranges])

@@ -2,14 +2,19 @@
 
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 _LINE = re.compile(r"^\S+:\[sagemaker logs\]: ?")
 # CloudWatch shows a line some seconds after it was written.
 _LOG_TRIES = 4
 _LOG_PAUSE_S = 4.0
+
+_DESCRIBED_JOBS = 50  # more are attempts that found no instance for hours
+_THROTTLED = frozenset({"ThrottlingException", "Throttling", "RequestLimitExceeded"})
 
 UNFINISHED = frozenset({"InProgress", "Stopping"})
 
@@ -57,6 +62,26 @@ class TransformJobs:
         """Ask for the job's end; it is `Stopping` for a while."""
         if job.status == "InProgress":
             self._sagemaker.stop_transform_job(TransformJobName=job.name)
+
+    def describe(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        """Return what the service tells of each of these jobs; of old ones of many, nothing."""
+        return [
+            self._sagemaker.describe_transform_job(TransformJobName=job.name)
+            if number < _DESCRIBED_JOBS
+            else {}
+            for number, job in enumerate(jobs)
+        ]
+
+    def model(self, name: str) -> dict[str, Any] | str:
+        """Return what the service tells of a model, or why it does not."""
+        try:
+            described: dict[str, Any] = self._sagemaker.describe_model(ModelName=name)
+        except ClientError as error:
+            told = error.response["Error"]
+            if told["Code"] in _THROTTLED:
+                raise
+            return f"{told['Code']}: {told['Message']}"
+        return described
 
     def complaints(
         self, jobs: Iterable[Job], *, bucket: str, keys: Collection[str]

@@ -74,6 +74,8 @@ CONTRACT = {
         "s3:GetObject",
         "s3:ListBucket",
         "s3:PutObject",
+        "sagemaker:DescribeModel",
+        "sagemaker:DescribeTransformJob",
         "sagemaker:ListTransformJobs",
         "sagemaker:StopTransformJob",
         "logs:FilterLogEvents",

@@ -66,10 +66,46 @@ def test_files_dropped_together_are_one_run_and_the_malformed_one_fails_alone(
 
     (run,) = [run for run in pipeline.client.status().runs if run.run_id == drops[bad].run_id]
     assert (run.outcome, run.done, run.failed, run.waiting) == ("PartiallyCompleted", 7, 1, 0)
-    report = pipeline.s3.get_object(
-        Bucket=pipeline.client.output_bucket, Key=f"reports/{run.run_id}.json"
-    )
-    assert list(json.load(report["Body"])["without_output"]) == [bad]
+    report, told = report_of(pipeline, run.run_id)
+    assert {key: drop["status"] for key, drop in told.items()} == {
+        key: drop.status for key, drop in drops.items()
+    }
+    assert told[bad]["reason"] == report["errors"]["bad data"]["example"] == drops[bad].reason
+    rows_of = {key: len(path.read_bytes().splitlines()) for key, path in files.items()}
+    for key in files:
+        if key != bad:
+            output = pipeline.output(key)
+            assert (told[key]["output_key"], told[key]["output_bytes"]) == (
+                f"predictions/{key}.out",
+                len(output),
+            )
+            assert told[key]["records_in"] == told[key]["records_out"] == rows_of[key]
+    totals = report["totals"]
+    assert (totals["drops"], totals["drops_counted"], totals["retries"]) == (8, 7, 0)
+    assert totals["bytes_in"] == sum(path.stat().st_size for path in files.values())
+    assert totals["records_out"] == sum(rows_of.values()) - rows_of[bad]
+    (job,) = report["jobs"]
+    assert (job["status"], job["instance_type"]) == ("Failed", "ml.m5.large")
+    assert job["created_at"] <= job["started_at"] <= job["ended_at"]
+    assert job["settings"]["DataProcessing"]["JoinSource"] == "Input"
+    model = report["models"][job["model"]]
+    assert model["unknown"] is None
+    (container,) = model["containers"]
+    assert container["image"]
+    assert container["model_data_url"].endswith(".gz")
+
+
+def report_of(pipeline: Pipeline, run_id: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the report of a run, and what it says of each drop by its key."""
+
+    def read(uri: str) -> bytes:
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        body: bytes = pipeline.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return body
+
+    report = json.loads(read(f"s3://{pipeline.client.output_bucket}/reports/{run_id}.json"))
+    drops = [json.loads(line) for line in read(report["drops"]).splitlines()]
+    return report, {drop["key"]: drop for drop in drops}
 
 
 def test_predictions_are_found_by_id_and_an_unknown_id_is_not(

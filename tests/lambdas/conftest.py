@@ -91,6 +91,31 @@ class FakeJobs:
     def stop(self, job: Job) -> None:
         self.stopped.append(job.name)
 
+    def describe(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        began = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+        return [
+            {
+                "TransformJobName": job.name,
+                "ModelName": "churn-v1",
+                "CreationTime": began,
+                "TransformStartTime": began + timedelta(seconds=200),
+                "TransformEndTime": began + timedelta(seconds=260.5),
+                "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 2},
+                "BatchStrategy": "MultiRecord",
+                "Environment": {"TOKEN": "not for readers of reports"},
+            }
+            for job in jobs
+        ]
+
+    def model(self, name: str) -> dict[str, Any] | str:
+        return {
+            "ModelName": name,
+            "ModelArn": f"arn:aws:sagemaker:us-east-1:111122223333:model/{name}",
+            "CreationTime": datetime(2026, 2, 1, tzinfo=UTC),
+            "ExecutionRoleArn": "arn:aws:iam::111122223333:role/model",
+            "PrimaryContainer": {"Image": "image:1", "ModelDataUrl": "s3://models/model.tar.gz"},
+        }
+
     def complaints(self, jobs: Any, *, bucket: str, keys: Any) -> dict[str, str]:
         found = {key: self.complaint(key) for key in keys if jobs}
         return {key: text for key, text in found.items() if text is not None}

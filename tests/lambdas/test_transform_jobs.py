@@ -5,6 +5,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from transform_lambdas import outcomes
 from transform_lambdas.outcomes import Kind, explain
@@ -212,3 +213,42 @@ def test_a_missing_output_is_explained(
 def test_a_long_reason_is_cut() -> None:
     missing = explain("k", jobs=[], complaint="x" * 5000, error={})
     assert len(missing.reason) == 1000
+
+
+class ManyJobs:
+    """SageMaker as far as it is asked what a job or a model is."""
+
+    def __init__(self, code: str = "") -> None:
+        self.asked: list[str] = []
+        self._code = code
+
+    def describe_transform_job(self, *, TransformJobName: str) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        self.asked.append(TransformJobName)
+        return {"TransformJobName": TransformJobName}
+
+    def describe_model(self, *, ModelName: str) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        if self._code:
+            error = {"Code": self._code, "Message": "Could not find model"}
+            raise ClientError({"Error": error}, "DescribeModel")
+        return {"ModelName": ModelName}
+
+
+def test_of_attempts_without_end_the_newest_are_described() -> None:
+    sagemaker = ManyJobs()
+    jobs = [Job(f"run-s1-{number}", "Failed", "CapacityError") for number in range(999, -1, -1)]
+
+    described = TransformJobs(sagemaker, None, log_group=GROUP).describe(jobs)
+
+    assert len(described) == 1000
+    assert sagemaker.asked == [f"run-s1-{number}" for number in range(999, 949, -1)]
+    assert described[49:51] == [{"TransformJobName": "run-s1-950"}, {}]
+
+
+def test_a_model_that_is_gone_is_told_and_a_throttle_is_not_taken_for_that() -> None:
+    def model(code: str) -> dict[str, Any] | str:
+        return TransformJobs(ManyJobs(code), None, log_group=GROUP).model("churn")
+
+    assert model("") == {"ModelName": "churn"}
+    assert model("ValidationException") == "ValidationException: Could not find model"
+    with pytest.raises(ClientError):
+        model("ThrottlingException")

@@ -577,7 +577,10 @@ class SageMaker:
     def describe_transform_job(self, *, TransformJobName: str, **_: Any) -> Item:  # noqa: N803
         if TransformJobName not in self.jobs:
             raise service_error("ValidationException", "Could not find requested job")
-        return _summary(self.jobs[TransformJobName])
+        return _summary(self.jobs[TransformJobName]) | {"ModelName": "churn-v1"}
+
+    def describe_model(self, *, ModelName: str) -> Item:  # noqa: N803
+        return {"ModelName": ModelName, "PrimaryContainer": {"Image": "image"}}
 
     def stop_transform_job(self, *, TransformJobName: str, **_: Any) -> None:  # noqa: N803
         job = self.jobs[TransformJobName]

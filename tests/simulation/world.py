@@ -6,6 +6,7 @@ one that is deployed, tests/synth and tests/journeys show.
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -654,7 +655,41 @@ class World:
             if item.get("drop_status") not in _ENDED and item.get("run_status") != "closed"
         ]
 
+    def _look_at_reports(self) -> None:
+        """What a run has ended, its report must tell; a redrive or a newer version may follow."""
+        told: dict[tuple[str, str], str] = {}
+        for item in self.ledger_table.items.values():
+            if item["sk"] != "run":
+                continue
+            report = self._report(f"reports/{item['run_id']}.json")
+            drops = self._report(f"reports/{item['run_id']}.drops.jsonl")
+            counts = Counter(drop["status"] for drop in drops)
+            if len(report) != 1 or report[0]["counts"] != {
+                status: counts[status] for status in (*_ENDED, "waiting")
+            }:
+                raise self._broken(f"a report must count its drops, got {report} for {drops}")
+            told |= {(item["run_id"], drop["etag"]): drop["status"] for drop in drops}
+        by_run: dict[str, list[str]] = {}
+        for (run_id, etag), status in told.items():
+            if status == "done":
+                by_run.setdefault(etag, []).append(run_id)
+        for item in self.ledger_table.items.values():
+            if item.get("drop_status") not in ("done", "failed") or "run_id" not in item:
+                continue
+            if told.get((item["run_id"], item["etag"])) != item["drop_status"]:
+                raise self._broken(f"the report of a run must tell how {item} ended, got {told}")
+            done = [item["run_id"]] if item["drop_status"] == "done" else []
+            if by_run.pop(item["etag"], []) != done:
+                raise self._broken(f"one report must tell what is done, got others of {item}")
+        if by_run:
+            raise self._broken(f"what is told as done must be done, got {by_run}")
+
+    def _report(self, key: str) -> list[dict[str, Any]]:
+        version = self.s3.current(OUTPUT, key)
+        return [json.loads(line) for line in version.body.splitlines()] if version else []
+
     def _look_at_end(self) -> None:
+        self._look_at_reports()
         items = self.ledger_table.items
         drops: dict[str, dict[str, Any]] = {}
         for item in items.values():
