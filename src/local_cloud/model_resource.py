@@ -8,7 +8,7 @@ from typing import Any
 from botocore.model import Shape
 
 from local_cloud import api_input, emulator
-from local_cloud.models import Models
+from local_cloud.models import Models, arn
 from local_cloud.refusals import Refusal
 
 _CREATE = "CreateModel"
@@ -28,7 +28,7 @@ def plug_in(models: Models) -> None:
             models.create(api_input.accept(_CREATE, request))
         except Refusal as refusal:
             raise ValueError(refusal.message) from refusal
-        return name, {"ModelName": name}
+        return arn(name), {"ModelName": name}  # Ref is the ARN, as on AWS
 
     def update(
         physical_id: str,
@@ -44,7 +44,7 @@ def plug_in(models: Models) -> None:
 
     def delete(physical_id: str, properties: dict[str, Any]) -> None:
         try:
-            models.delete({"ModelName": physical_id})
+            models.delete({"ModelName": physical_id.rpartition("/")[2]})
         except Refusal:
             pass  # Gone already, which is what was asked for.
 

@@ -174,9 +174,16 @@ def uses(service: str, operation: str, of: dict[str, Any]) -> Iterator[Use]:
         case "stepfunctions":
             yield Use(f"states:{operation}", of.get("stateMachineArn") or of["executionArn"])
         case "sagemaker":
-            jobs = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:transform-job/"
-            job = of.get("TransformJobName")
-            yield Use(f"sagemaker:{operation}", f"{jobs}{job}" if job else "*")
+            kinds = {"transform-job": "TransformJobName", "model": "ModelName"}
+            (resource, *_) = [
+                *(
+                    f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}/{of[name]}"
+                    for kind, name in kinds.items()
+                    if name in of
+                ),
+                "*",
+            ]
+            yield Use(f"sagemaker:{operation}", resource)
         case "logs":
             group = of["logGroupName"]
             yield Use(f"logs:{operation}", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{group}:*")

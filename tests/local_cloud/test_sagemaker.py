@@ -482,15 +482,19 @@ def test_a_template_may_write_the_values_of_a_model_as_another_type(
     }
     template = {
         "Resources": {"Model": {"Type": "AWS::SageMaker::Model", "Properties": properties}},
-        "Outputs": {"Name": {"Value": {"Fn::GetAtt": ["Model", "ModelName"]}}},
+        "Outputs": {
+            "Name": {"Value": {"Fn::GetAtt": ["Model", "ModelName"]}},
+            "Arn": {"Value": {"Ref": "Model"}},
+        },
     }
     formation.create_stack(StackName="typed", TemplateBody=json.dumps(template))
     formation.get_waiter("stack_create_complete").wait(
         StackName="typed", WaiterConfig={"Delay": 0.1, "MaxAttempts": 100}
     )
     (stack,) = formation.describe_stacks(StackName="typed")["Stacks"]
-    (name,) = (output["OutputValue"] for output in stack["Outputs"])
-    described = cloud.client("sagemaker").describe_model(ModelName=name)
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    described = cloud.client("sagemaker").describe_model(ModelName=outputs["Name"])
+    assert described["ModelArn"] == outputs["Arn"]
     container = described["PrimaryContainer"]
     assert container["Environment"] == {"WORKERS": "2", "DEBUG": "false", "NAME": "x"}
     assert described["EnableNetworkIsolation"] is True

@@ -13,6 +13,7 @@ _RESOURCES = {
     "ExecutionArn",
     "IndexName",
     "Key",
+    "ModelName",
     "Prefix",
     "QueueUrl",
     "TableName",
