@@ -27,9 +27,14 @@ import time
 print("loading a model that never ends to load", flush=True)
 time.sleep(600)
 """
-_SERVE_LOSSY = """#!/usr/bin/env python3
-import http.server, os
+_LOSSY = """
+def reply(rows):  # as of a table from which somebody drops the rows with a hole
+    return 200, [row for row in rows if b"nan" not in row]
+"""
+_SERVE = """#!/usr/bin/env python3
+import http.server, json, os, pathlib, time
 
+{reply}
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -38,16 +43,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200 if self.path == "/ping" else 404, b"")
 
     def do_POST(self):
-        rows = self.rfile.read(int(self.headers["Content-Length"])).decode().splitlines()
-        # As of a table from which somebody drops the rows with a hole.
-        self.answer(200, "\\n".join(row for row in rows if "nan" not in row).encode())
+        rows = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
+        status, lines = reply(rows)
+        self.answer(status, b"\\n".join(lines))
 
     def answer(self, status, body):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
 
 port = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
 address = (os.environ.get("BIND_HOST", "0.0.0.0"), port)
@@ -79,6 +83,23 @@ app = App()
 define_pipelines(app, Path("pipelines.yaml").resolve())
 app.synth()
 """
+
+
+def serving(reply: str) -> str:
+    """Return the source of a model server.
+
+    :param reply: source with a function `reply(rows)` of bytes, which returns a status and lines.
+    """
+    return _SERVE.format(reply=reply)
+
+
+def make_image(folder: Path, serve: str) -> Path:
+    """Write a model image whose program `serve` has this source; return its folder."""
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("FROM scratch\n")
+    (folder / "serve").write_text(serve)
+    (folder / "serve").chmod(0o755)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -198,12 +219,8 @@ def assembly(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def faulty_assembly(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthesize pipelines whose model server is at fault."""
     project = tmp_path_factory.mktemp("faulty")
-    for name, serve in (("never-ready", _SERVE_SILENT), ("lossy", _SERVE_LOSSY)):
-        image = project / name
-        image.mkdir()
-        (image / "Dockerfile").write_text("FROM scratch\n")
-        (image / "serve").write_text(serve)
-        (image / "serve").chmod(0o755)
+    make_image(project / "never-ready", _SERVE_SILENT)
+    make_image(project / "lossy", serving(_LOSSY))
     (project / "pipelines.yaml").write_text(_PIPELINES.format(build=build))
     (project / "app.py").write_text(APP)
     (project / "cdk.json").write_text('{"app": "python3 app.py"}')

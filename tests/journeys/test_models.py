@@ -11,36 +11,18 @@ import pytest
 from batch_transform_cli.synthesis import synthesize
 from local_cloud import LocalCloud
 
-from .conftest import Pipeline, deployed, eventually
+from .conftest import Pipeline, deployed, eventually, make_image, serving
 
 ROLE = "arn:aws:iam::000000000000:role/model"
 PARAMETER = "/churn/model"
 
 # Each line comes back with the container's mark behind it: from its artifact, or its environment.
-_SERVE = """#!/usr/bin/env python3
-import http.server, os, pathlib
-
+_REPLY = """
 mark = pathlib.Path(os.environ.get("SM_MODEL_DIR", "."), "mark")
 MARK = (mark.read_text() if mark.exists() else os.environ["MARK"]).encode()
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.answer(200 if self.path == "/ping" else 404, b"")
-
-    def do_POST(self):
-        lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
-        self.answer(400 if b"refuses" in MARK else 200, b"\\n".join(line + MARK for line in lines))
-
-    def answer(self, status, body):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-address = (os.environ.get("BIND_HOST", "0.0.0.0"), int(os.environ["SAGEMAKER_BIND_TO_PORT"]))
-http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+def reply(rows):
+    return 400 if b"refuses" in MARK else 200, [row + MARK for row in rows]
 """
 _APP = f"""
 from aws_cdk import App, Duration, Stack
@@ -74,11 +56,7 @@ def outputs(
 ) -> dict[str, dict[str, str]]:
     """Deploy both pipelines, and let the cloud know the image of models that are made by hand."""
     project = tmp_path_factory.mktemp("models")
-    image = project / "image"
-    image.mkdir()
-    (image / "Dockerfile").write_text("FROM scratch\n")
-    (image / "serve").write_text(_SERVE)
-    (image / "serve").chmod(0o755)
+    image = make_image(project / "image", serving(_REPLY))
     for mark in ("first", "second"):
         (project / mark).mkdir()
         (project / mark / "mark").write_text(f",{mark}")

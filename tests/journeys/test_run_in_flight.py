@@ -18,37 +18,18 @@ from batch_transform import (
 )
 from local_cloud import LocalCloud
 
-from .conftest import Pipeline, deployed, eventually, stack_status
+from .conftest import Pipeline, deployed, eventually, make_image, serving, stack_status
 
 # Each line comes back with the model's mark behind it, when the gate is open.
-_SERVE = """#!/usr/bin/env python3
-import http.server, os, pathlib, time
-
+_REPLY = """
 MARK = pathlib.Path(os.environ["SM_MODEL_DIR"], "mark").read_bytes()
 GATE = pathlib.Path(os.environ["GATE"])
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.answer(200 if self.path == "/ping" else 404, b"")
-
-    def do_POST(self):
-        lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
-        while GATE.exists():
-            time.sleep(0.05)
-        self.answer(200, b"\\n".join(line + MARK for line in lines))
-
-    def answer(self, status, body):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-address = (os.environ.get("BIND_HOST", "0.0.0.0"), int(os.environ["SAGEMAKER_BIND_TO_PORT"]))
-http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+def reply(rows):
+    while GATE.exists():
+        time.sleep(0.05)
+    return 200, [row + MARK for row in rows]
 """
-
 _NUMBERS = itertools.count()  # the jobs of a stack that was deleted still show
 
 
@@ -129,10 +110,7 @@ def cloud() -> Iterator[LocalCloud]:
 
 @pytest.fixture(params=[1, 2], ids=["one step", "two steps"])
 def site(request: pytest.FixtureRequest, cloud: LocalCloud, tmp_path: Path) -> Iterator[Site]:
-    (tmp_path / "image").mkdir()
-    (tmp_path / "image" / "Dockerfile").write_text("FROM scratch\n")
-    (tmp_path / "image" / "serve").write_text(_SERVE)
-    (tmp_path / "image" / "serve").chmod(0o755)
+    make_image(tmp_path / "image", serving(_REPLY))
     site = Site(cloud, tmp_path, f"held{next(_NUMBERS)}", request.param)
     yield site
     site.gate.unlink(missing_ok=True)

@@ -19,43 +19,22 @@ from batch_transform import (
 from batch_transform_cli.pipeline_client import Drop
 from local_cloud import LocalCloud
 
-from .conftest import Pipeline, deployed
+from .conftest import Pipeline, deployed, make_image, serving
 
 RARE, COMMON = "ml.g5.xlarge", "ml.m5.large"
 
 # Both steps add a number to the second column, and refuse 13.
-_SERVE = """#!/usr/bin/env python3
-import http.server, json, os
-
+_REPLY = """
 ADD = json.load(open(os.path.join(os.environ["SM_MODEL_DIR"], "add.json")))
 
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.answer(200 if self.path == "/ping" else 404, b"")
-
-    def do_POST(self):
-        rows = self.rfile.read(int(self.headers["Content-Length"])).decode().splitlines()
-        try:
-            scored = [f"{row.split(',')[0]},{float(row.split(',')[1]) + ADD:g}" for row in rows]
-            if any(float(row.split(",")[1]) == 13 for row in rows):
-                raise ValueError("13 is refused")
-        except (ValueError, IndexError) as error:
-            return self.answer(400, str(error).encode())
-        self.answer(200, "\\n".join(scored).encode())
-
-    def answer(self, status, body):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-port = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
-address = (os.environ.get("BIND_HOST", "0.0.0.0"), port)
-http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+def reply(rows):
+    try:
+        cells = [row.decode().split(",") for row in rows]
+        if any(float(number) == 13 for _, number in cells):
+            raise ValueError("13 is refused")
+        return 200, [f"{name},{float(number) + ADD:g}".encode() for name, number in cells]
+    except ValueError as error:
+        return 400, [str(error).encode()]
 """
 
 
@@ -75,10 +54,7 @@ def cloud() -> Iterator[LocalCloud]:
 @pytest.fixture(scope="module")
 def pipeline(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     folder = tmp_path_factory.mktemp("steps")
-    (folder / "image").mkdir()
-    (folder / "image" / "Dockerfile").write_text("FROM scratch\n")
-    (folder / "image" / "serve").write_text(_SERVE)
-    (folder / "image" / "serve").chmod(0o755)
+    make_image(folder / "image", serving(_REPLY))
     app = App(outdir=str(folder / "cdk.out"))
     BatchTransform(
         Stack(app, "Chain"),

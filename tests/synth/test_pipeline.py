@@ -55,6 +55,39 @@ def test_one_resource_is_custom_and_no_function_is_but_the_six(template: dict[st
     }
 
 
+def needed_by(template: dict[str, Any], logical_id: str) -> set[str]:
+    """The resources that CloudFormation makes before this one, and deletes after it."""
+    found: set[str] = set()
+    todo = {logical_id}
+    while todo:
+        words = re.findall(r"\w+", json.dumps(template["Resources"][todo.pop()]))
+        named = set(words) & set(template["Resources"])
+        todo |= named - found
+        found |= named
+    return found
+
+
+def test_a_deletion_stops_runs_when_none_can_start_and_before_what_they_need_goes(
+    template: dict[str, Any],
+) -> None:
+    (stops,) = of_type(template, "Custom::BatchTransformRuns")
+    after = needed_by(template, stops)
+    ((dispatch, function),) = [
+        (name, function)
+        for name, function in of_type(template, "AWS::Lambda::Function").items()
+        if function["Handler"] == "transform_lambdas.dispatch.handle"
+    ]
+    mappings = of_type(template, "AWS::Lambda::EventSourceMapping")
+    (starts,) = [name for name in mappings if dispatch in needed_by(template, name)]
+
+    for name in (starts, dispatch, function["Role"]["Fn::GetAtt"][0]):
+        assert stops in needed_by(template, name)
+    for kind in ("AWS::StepFunctions::StateMachine", "AWS::SageMaker::Model"):
+        assert set() < set(of_type(template, kind)) <= after
+    assert "ChurnLedgerTable" in str(after)
+    assert dispatch not in after
+
+
 def test_all_functions_share_one_asset_and_run_on_arm(template: dict[str, Any]) -> None:
     functions = of_type(template, "AWS::Lambda::Function").values()
 
