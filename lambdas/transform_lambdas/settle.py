@@ -225,53 +225,65 @@ class Settlement:
             )
             for drop in drops
         ]
+        return self._write_down(run, since, fates, jobs, overrun)
+
+    def _write_down(
+        self,
+        run: Run,
+        since: str,
+        fates: Sequence[Fate],
+        jobs: Sequence[Job],
+        overrun: str | None,
+    ) -> dict[str, Any]:
+        """Write the report and the index work, and return the run's result."""
+        run_id = run.run_id
         done = [fate for fate in fates if fate.status == DONE]
         statuses = Counter(fate.status for fate in fates)
         counts = {status: statuses[status] for status in (DONE, WAITING, FAILED, SUPERSEDED)}
+        outcome = run_outcome(counts)
         jobs_told = self._tell_of_jobs(jobs)
-        sums = report.totals(fates, jobs_told)
-        result = {
-            "status": "Settled",
-            "run_id": run_id,
-            "outcome": run_outcome(counts),
-            "counts": counts,
-            "index_parts": self._plan_index(run_id, done, sizes) if self._indexed else 0,
-            "report": self._files.report_uri(run_id),
-            "records": {"in": sums["records_in"], "out": sums["records_out"]},
-        }
+        models = sorted({job["model"] for job in jobs_told if job["model"]})
+        totals = report.totals(fates, jobs_told)
         outputs = None
         if done:
             outputs = self._files.write_outputs(
                 run_id, [fate.drop.key for fate in done], prefix=self._output_prefix
             )
-        told_of = {
-            "version": report.VERSION,
+        self._files.write_report(
+            run_id,
+            {
+                "version": report.VERSION,
+                "run_id": run_id,
+                "pipeline": self._pipeline_id,
+                "outcome": outcome,
+                "opened_at": run.opened_at,
+                "settled_at": since,
+                "counts": counts,
+                "totals": totals,
+                "errors": report.errors(fates),
+                "budget": {
+                    "max_failed_fraction": self._budget.max_failed_fraction,
+                    "overrun": overrun,
+                },
+                "steps": [
+                    {"name": step.name, "compares_records": self._records.compares(step)}
+                    for step in self._steps
+                ],
+                "jobs": jobs_told,
+                "models": {name: report.model_of(self._jobs.model(name)) for name in models},
+                "drops": self._files.write_drops(run_id, (fate.to_dict() for fate in fates)),
+                "outputs": outputs,
+            },
+        )
+        return {
+            "status": "Settled",
             "run_id": run_id,
-            "pipeline": self._pipeline_id,
-            "outcome": result["outcome"],
-            "opened_at": run.opened_at,
-            "settled_at": since,
+            "outcome": outcome,
             "counts": counts,
-            "totals": sums,
-            "errors": report.errors(fates),
-            "budget": {
-                "max_failed_fraction": self._budget.max_failed_fraction,
-                "overrun": overrun,
-            },
-            "steps": [
-                {"name": step.name, "compares_records": self._records.compares(step)}
-                for step in self._steps
-            ],
-            "jobs": jobs_told,
-            "models": {
-                name: report.model_of(self._jobs.model(name))
-                for name in sorted({job["model"] for job in jobs_told if job["model"]})
-            },
-            "drops": self._files.write_drops(run_id, (fate.to_dict() for fate in fates)),
-            "outputs": outputs,
+            "index_parts": self._plan_index(run_id, done) if self._indexed else 0,
+            "report": self._files.report_uri(run_id),
+            "records": {"in": totals["records_in"], "out": totals["records_out"]},
         }
-        self._files.write_report(run_id, told_of)
-        return result
 
     def _tell_of_jobs(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         names = {step.number: step.name for step in self._steps}
@@ -321,11 +333,11 @@ class Settlement:
                 )
         return found
 
-    def _plan_index(self, run_id: str, done: Sequence[Fate], sizes: Mapping[str, int]) -> int:
+    def _plan_index(self, run_id: str, done: Sequence[Fate]) -> int:
         work = index_work.parts(
             Output(
                 key=self._steps[-1].output_key(run_id, fate.drop.key),
-                size=sizes[fate.drop.key],
+                size=fate.output[1],
                 source_key=fate.drop.key,
                 # S3 tells whole seconds; the version's order decides between drops of one second.
                 dropped_at=f"{fate.drop.dropped_at}#{fate.drop.order}",
