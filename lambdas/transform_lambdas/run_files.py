@@ -11,6 +11,7 @@ runs/<run>/manifest-2.json      those of them that step 2 reads: all that there 
 runs/<run>/step-2-of-2/         what its job writes: <key>.out.out
 runs/<run>/count/00000.json     a part of what there is to count
 runs/<run>/counted/00000.json   what was counted of it
+runs/<run>/overtaken.json       the keys that held another version when the run was settled
 runs/<run>/index/00000.json     a part of the index work; all under runs/ expires
 
 A folder says how many steps there are, so that a deployment which takes a step away cannot make
@@ -21,6 +22,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 from transform_lambdas.drops import Drop
 from transform_lambdas.objects import Objects
@@ -128,6 +131,18 @@ class RunFiles(Objects):
             if entry["Key"].endswith(suffix)
         }
 
+    def write_overtaken(self, run_id: str, keys: Sequence[str]) -> list[str]:
+        """Note which drops were overtaken, unless that was done before; return what was noted."""
+        name = f"runs/{run_id}/overtaken.json"
+        try:
+            self._write(name, list(keys), IfNoneMatch="*")
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "PreconditionFailed":
+                raise
+            noted: list[str] = self._read(name)
+            return noted
+        return list(keys)
+
     def promote(self, run_id: str, step: Step, key: str, *, size: int, prefix: str) -> str:
         """Copy a drop's output to its place under the output prefix, and return its key there."""
         source = {"Bucket": self.bucket, "Key": step.output_key(run_id, key)}
@@ -191,12 +206,13 @@ class RunFiles(Objects):
         counts: list[Any] = self._read(_counted_key(run_id, part))
         return counts
 
-    def _write(self, key: str, value: Any) -> None:
+    def _write(self, key: str, value: Any, **more: str) -> None:
         self._s3.put_object(
             Bucket=self.bucket,
             Key=key,
             Body=json.dumps(value, ensure_ascii=False).encode(),
             ContentType="application/json",
+            **more,
         )
 
     def _read(self, key: str) -> Any:

@@ -162,6 +162,7 @@ class Settlement:
             for entry in self._ledger.entries(drops)
             if entry.run_id == run_id and entry.status == CLAIMED
         ]
+        overtaken = self._overtaken(run_id, claimed)
         # Of all that the run had, so that a settlement that was cut short decides the same again.
         missing = [drop.key for drop in drops if drop.key not in whole]
         why_missing = self._explain(run_id, missing, records, jobs, told)
@@ -175,7 +176,7 @@ class Settlement:
 
         def settle_one(entry: Entry) -> None:
             key = entry.drop.key
-            if self._inputs.is_overtaken(entry.drop):
+            if key in overtaken:
                 newest = self._ledger.newest(key)
                 if newest is None or newest.drop == entry.drop or newest.status == SUPERSEDED:
                     # Nobody has told of the version that is there, or it was taken for an older.
@@ -284,6 +285,16 @@ class Settlement:
             "report": self._files.report_uri(run_id),
             "records": {"in": totals["records_in"], "out": totals["records_out"]},
         }
+
+    def _overtaken(self, run_id: str, claimed: Sequence[Entry]) -> set[str]:
+        """Return the keys that held a version other than the drop's when this was first asked.
+
+        Decided once a run: what is overwritten later may have its predictions in their place.
+        """
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            answers = list(pool.map(lambda entry: self._inputs.is_overtaken(entry.drop), claimed))
+        found = [entry.drop.key for entry, answer in zip(claimed, answers, strict=True) if answer]
+        return set(self._files.write_overtaken(run_id, found))
 
     def _tell_of_jobs(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         names = {step.number: step.name for step in self._steps}

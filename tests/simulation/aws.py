@@ -67,6 +67,7 @@ class Account:
         self.calls = 0
         self.dies_at: int | None = None  # the call that is the last one of its caller
         self.dies_after = False
+        self.at_death: Callable[[], None] = lambda: None  # happens in the same moment
 
     def likely(self, chance: float) -> bool:
         """Whether something with this chance happens now."""
@@ -86,6 +87,8 @@ class Account:
         if is_last or self.likely(self.faults.dies):
             if self.dies_after if is_last else random.random() < 0.5:
                 effect()
+            if is_last:
+                self.at_death()
             raise Killed
         if self.likely(self.faults.throttled):
             raise service_error("ThrottlingException", "Rate exceeded")
@@ -351,7 +354,17 @@ class S3:
         """Return the newest version."""
         return self.versions.get((bucket, key), [None])[-1]
 
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> Item:  # noqa: N803
+    def put_object(
+        self,
+        *,
+        Bucket: str,  # noqa: N803
+        Key: str,  # noqa: N803
+        Body: bytes,  # noqa: N803
+        IfNoneMatch: str = "",  # noqa: N803
+        **_: Any,
+    ) -> Item:
+        if IfNoneMatch and self.current(Bucket, Key) is not None:
+            raise service_error("PreconditionFailed", Key)
         version = Version(f"v{next(self._numbers)}", bytes(Body), self._now())
         self.versions.setdefault((Bucket, Key), []).append(version)
         return {"VersionId": version.version_id, "ETag": f'"{version.etag}"'}

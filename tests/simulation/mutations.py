@@ -152,6 +152,10 @@ def records_are_compared_before_they_are_counted() -> AbstractContextManager[Any
     return patch.object(RecordCounts, "plan", lambda self, run_id, drops: 0)
 
 
+def each_settlement_decides_anew_what_was_overtaken() -> AbstractContextManager[Any]:
+    return patch.object(RunFiles, "write_overtaken", lambda self, run_id, keys: keys)
+
+
 MUTATIONS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
     a_claim_takes_whatever_is_there,
     two_runs_may_hold_a_key,

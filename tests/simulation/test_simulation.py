@@ -4,13 +4,14 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from math import log2
 from typing import Any
 
 import pytest
 
 from tests.simulation.aws import Faults
-from tests.simulation.mutations import MUTATIONS
+from tests.simulation.mutations import MUTATIONS, each_settlement_decides_anew_what_was_overtaken
 from tests.simulation.world import Broken, Plan, World, simulated
 
 SEEDS, GROUPS = 2000, 4
@@ -129,6 +130,30 @@ def test_a_function_that_dies_at_any_call_loses_nothing_and_scores_nothing_twice
         assert {drop["attempts"] for drop in drops(world)} == {1}, f"died at call {dies_at}"
         if world.account.calls < dies_at:
             return  # the whole way takes fewer calls: each has been the last one once
+
+
+def overwritten_at_each_call(*, after: bool) -> None:
+    plan = replace(CALM, uploads=1, keys=1)
+    dies_at = 0
+    while True:
+        dies_at += 1
+        world = World(4, plan)
+        account = world.account
+        account.dies_at, account.dies_after = dies_at, after
+        account.at_death = partial(world.overwrite, "input/0.csv", b"newer,bad\nnewerb,bad\n")
+        world.run()
+        if account.calls < dies_at:
+            return
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
+def test_what_is_overwritten_when_a_function_dies_is_done_if_its_predictions_are_in_place(
+    after: bool,
+) -> None:
+    overwritten_at_each_call(after=after)
+
+    with each_settlement_decides_anew_what_was_overtaken(), pytest.raises(Broken):
+        overwritten_at_each_call(after=True)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])

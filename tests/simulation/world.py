@@ -277,6 +277,11 @@ class World:
             for delay_s in (0.0, self._random.uniform(0, 2 * _HOUR_S)):  # it may come late again
                 self.uploads.send(json.dumps(request), delay_s=delay_s)
 
+    def overwrite(self, key: str, body: bytes) -> None:
+        """Upload another version now, which was not planned."""
+        self._uploads_left += 1
+        self._upload(key, body)
+
     def _upload(self, key: str, body: bytes) -> None:
         self.s3.put_object(Bucket=INPUT, Key=key, Body=body)
         version = self.s3.current(INPUT, key)
