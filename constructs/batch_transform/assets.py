@@ -31,9 +31,30 @@ def file_asset(
     )
     stack = Stack.of(scope)
     packaging = FileAssetPackaging.ZIP_DIRECTORY if path.is_dir() else FileAssetPackaging.FILE
-    return stack.synthesizer.add_file_asset(
-        display_name=staged.node.path,
-        file_name=staged.relative_staged_path(stack),
-        packaging=packaging,
-        source_hash=staged.asset_hash,
+    try:
+        return stack.synthesizer.add_file_asset(
+            display_name=staged.node.path,
+            file_name=staged.relative_staged_path(stack),
+            packaging=packaging,
+            source_hash=staged.asset_hash,
+        )
+    except RuntimeError as error:
+        if "must be bound" not in str(error):
+            raise
+        # Of a synthesizer that an app gives, jsii hands back the original, and not the copy of it
+        # that CDK has bound to the stack.
+        return _level_2_asset(scope, f"{construct_id}Asset", staged)
+
+
+def _level_2_asset(scope: Construct, construct_id: str, staged: AssetStaging) -> FileAssetLocation:
+    from aws_cdk import aws_s3_assets as s3_assets
+
+    asset = s3_assets.Asset(
+        scope, construct_id, asset_hash=staged.asset_hash, path=staged.absolute_staged_path
+    )
+    return FileAssetLocation(
+        bucket_name=asset.s3_bucket_name,
+        http_url=asset.http_url,
+        object_key=asset.s3_object_key,
+        s3_object_url=asset.s3_object_url,
     )

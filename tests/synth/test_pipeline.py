@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws_cdk import App, Duration, Stack, Stage
+from aws_cdk import App, DefaultStackSynthesizer, Duration, Stack, Stage
 from aws_cdk import aws_s3 as s3
 
 from batch_transform import (
@@ -567,3 +567,19 @@ def test_fails_when_a_pipeline_without_index_is_asked_for_lookup() -> None:
 
     with pytest.raises(ValueError, match=r"pass index=PredictionIndex"):
         pipeline.grants.lookup(None)  # type: ignore[arg-type]
+
+
+def test_a_stack_may_have_a_synthesizer_of_its_own(
+    nothing_on: Callable[[Stack], BatchTransform],
+) -> None:
+    app = App()
+    stack = Stack(app, "Scoring", synthesizer=DefaultStackSynthesizer(qualifier="ours"))
+    nothing_on(stack)
+
+    template = app.synth().get_stack_by_name("Scoring").template
+
+    for function in of_type(template, "AWS::Lambda::Function").values():
+        assert "cdk-ours-assets-" in json.dumps(function["Code"]["S3Bucket"])
+        assert function["Code"]["S3Key"].endswith(".zip")
+    (model,) = of_type(template, "AWS::SageMaker::Model").values()
+    assert "cdk-ours-assets-" in json.dumps(model["PrimaryContainer"])
