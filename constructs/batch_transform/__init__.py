@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from batch_transform.account_settings import AccountSettings, AccountVpc
 from batch_transform.containers import ModelContainer, PrivateRegistry
 from batch_transform.model import TransformModel
 from batch_transform.monitoring_policy import Monitoring
@@ -26,6 +27,9 @@ from batch_transform.steps import InstanceCount, TransformStep
 from batch_transform.uploads import Uploads
 
 if TYPE_CHECKING:
+    from batch_transform.account import Account
+    from batch_transform.account_baseline import AccountBaseline
+    from batch_transform.account_stack_set import AccountBaselineStackSet
     from batch_transform.grants import BatchTransformGrants
     from batch_transform.metrics import BatchTransformMetrics
     from batch_transform.pipeline import BatchTransform
@@ -34,6 +38,11 @@ if TYPE_CHECKING:
     from batch_transform.yaml_text import YamlError
 
 __all__ = [
+    "Account",
+    "AccountBaseline",
+    "AccountBaselineStackSet",
+    "AccountSettings",
+    "AccountVpc",
     "AssembleWith",
     "BatchPolicy",
     "BatchStrategy",
@@ -68,6 +77,9 @@ __all__ = [
 
 # CDK takes two seconds to import and starts Node, which only those wait for who make constructs.
 _LATER = {
+    "Account": "account",
+    "AccountBaseline": "account_baseline",
+    "AccountBaselineStackSet": "account_stack_set",
     "BatchTransform": "pipeline",
     "BatchTransformGrants": "grants",
     "BatchTransformMetrics": "metrics",

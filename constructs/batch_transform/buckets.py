@@ -8,6 +8,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from batch_transform.account_imports import is_of_account
 from batch_transform.job_data import JobData, distinct_buckets, distinct_keys
 from batch_transform.places import REPORTS, RUNS, StepPlace
 from batch_transform.statements import Statement, allow
@@ -19,6 +20,8 @@ EVENTS_OF_IMPORTED_BUCKET = "@batch-transform:eventsOfImportedBucket"
 
 # The child that CDK's Bucket gets when it is told to notify anyone.
 _L2_NOTIFICATIONS = "Notifications"
+# CDK warns of a bucket for access logs that it has not made, whose policy it cannot see.
+_POLICY_NOT_SEEN = "@aws-cdk/aws-s3:accessLogsPolicyNotAdded"
 _UNFINISHED_UPLOADS = Duration.days(7)
 _RUN_FILES = Duration.days(30)
 
@@ -31,20 +34,24 @@ class TransformBuckets(Construct):
         scope: Construct,
         construct_id: str,
         *,
+        pipeline_id: str,
         input_bucket: s3.IBucket | None,
         output_bucket: s3.IBucket | None,
         uploads: Uploads,
         output_prefix: str,
         encryption_key: kms.IKey | None,
         jobs_keys: Sequence[kms.IKey],
+        access_logs: s3.IBucket | None,
         removal_policy: RemovalPolicy,
     ) -> None:
         super().__init__(scope, construct_id)
+        self._pipeline_id = pipeline_id
         if input_bucket is not None and output_bucket is not None:
             _check_overlap(input_bucket, output_bucket, uploads.prefix, output_prefix)
         self.input_prefix = uploads.prefix
         self.output_prefix = output_prefix
         self._jobs_keys = jobs_keys
+        self._access_logs = access_logs
         if input_bucket is not None and uploads.events:
             self._expect_events(input_bucket)
         self.input: s3.IBucket = input_bucket or self._own_input(encryption_key, removal_policy)
@@ -134,7 +141,9 @@ class TransformBuckets(Construct):
         *,
         lifecycle_rules: Sequence[s3.LifecycleRule],
     ) -> s3.Bucket:
-        return s3.Bucket(
+        access_logs = self._access_logs
+        prefix = f"{self._pipeline_id}/{construct_id.lower()}/" if access_logs is not None else None
+        bucket = s3.Bucket(
             self,
             construct_id,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
@@ -151,8 +160,13 @@ class TransformBuckets(Construct):
             ],
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             removal_policy=removal_policy,
+            server_access_logs_bucket=access_logs,
+            server_access_logs_prefix=prefix,
             versioned=True,
         )
+        if access_logs is not None and is_of_account(access_logs):
+            Annotations.of(bucket).acknowledge_warning(_POLICY_NOT_SEEN)
+        return bucket
 
 
 def _tell_eventbridge(bucket: s3.IBucket) -> None:

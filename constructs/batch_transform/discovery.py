@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from aws_cdk import CfnOutput, CfnResource, Stack
 from constructs import Construct
 
+from batch_transform.names import pascal
+
 
 class Discovery(Construct):
     """Publishes each fact as `/batch-transform/<pipeline_id>/<name>` and as a stack output.
@@ -24,13 +26,13 @@ class Discovery(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         stack = Stack.of(self)
-        first = all(stack.node.try_find_child(_pascal(name)) is None for name in facts)
+        first = all(stack.node.try_find_child(pascal(name)) is None for name in facts)
         prefix = "" if first else re.sub(r"[^A-Za-z0-9]", "", scope.node.id)
         for name, value in facts.items():
-            CfnOutput(stack, f"{prefix}{_pascal(name)}", value=value)
+            CfnOutput(stack, f"{prefix}{pascal(name)}", value=value)
             CfnResource(
                 self,
-                _pascal(name),
+                pascal(name),
                 type="AWS::SSM::Parameter",
                 properties={
                     "Name": f"/batch-transform/{pipeline_id}/{name}",
@@ -38,7 +40,3 @@ class Discovery(Construct):
                     "Value": value,
                 },
             )
-
-
-def _pascal(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("-"))

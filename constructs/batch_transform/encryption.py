@@ -10,8 +10,9 @@ from aws_cdk import Annotations
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from batch_transform.account_imports import is_of_account
 from batch_transform.deployed import Place, place_of
-from batch_transform.statements import Statement, allow
+from batch_transform.statements import Statement, allow, allow_services
 
 if TYPE_CHECKING:
     from aws_cdk import aws_kms as kms
@@ -32,7 +33,9 @@ _LOGS_ACTIONS = (
 
 def let_services_use(scope: Construct, key: "kms.IKey") -> None:
     """Let the services that write for a pipeline use `key`; warn when its policy is not ours."""
-    statements = _service_statements(place_of(scope))
+    if is_of_account(key):
+        return
+    statements = map(iam.PolicyStatement.from_json, service_statements(place_of(scope)))
     added = [key.add_to_resource_policy(statement).statement_added for statement in statements]
     if not all(added):
         Annotations.of(scope).add_warning_v2(
@@ -68,29 +71,27 @@ def _logs_of(place: Place) -> str:
     return place.arn("logs", "*")
 
 
-def _service_statements(place: Place) -> list[iam.PolicyStatement]:
+def service_statements(place: Place) -> list[Statement]:
+    """Return what the policy of a pipeline's key has to say beside that IAM decides."""
     # Not the ARNs of rules and log groups, which name the key: CloudFormation would see a circle.
     log_groups = place.arn("logs", "log-group:*")
     return [
-        iam.PolicyStatement(
-            sid="EventBridgeSendsToQueues",
+        allow_services(
+            "EventBridgeSendsToQueues",
+            "events.amazonaws.com",
             actions=["kms:Decrypt", "kms:GenerateDataKey"],
             conditions={"StringEquals": {"aws:SourceAccount": place.account}},
-            principals=[iam.ServicePrincipal("events.amazonaws.com")],
-            resources=["*"],
         ),
-        iam.PolicyStatement(
-            sid="CloudWatchKeepsLogs",
-            actions=list(_LOGS_ACTIONS),
+        allow_services(
+            "CloudWatchKeepsLogs",
+            f"logs.{place.region}.amazonaws.com",
+            actions=_LOGS_ACTIONS,
             conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": log_groups}},
-            principals=[iam.ServicePrincipal(f"logs.{place.region}.amazonaws.com")],
-            resources=["*"],
         ),
-        iam.PolicyStatement(
-            sid="StepFunctionsDeliversLogs",
+        allow_services(
+            "StepFunctionsDeliversLogs",
+            "delivery.logs.amazonaws.com",
             actions=["kms:Decrypt"],
             conditions={"StringEquals": {"kms:EncryptionContext:SourceArn": _logs_of(place)}},
-            principals=[iam.ServicePrincipal("delivery.logs.amazonaws.com")],
-            resources=["*"],
         ),
     ]

@@ -63,3 +63,8 @@ def derived_name(construct: "Construct", *, length: int) -> str:
         identity = f"{stack_name}\n{identity}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:_HASH_LENGTH]
     return f"{slug}-{digest}" if slug else digest
+
+
+def pascal(name: str) -> str:
+    """Return a name with hyphens as CloudFormation takes it: `input-bucket`, `InputBucket`."""
+    return "".join(word.capitalize() for word in name.split("-"))

@@ -103,6 +103,9 @@ class BatchTransform(Construct):
         the functions' environment, the state machine, and the outputs and volumes of jobs that
         name no key. A bucket of yours keeps its own. Default: keys of the services.
     :param functions_vpc: where the functions run. Default: in no VPC of yours.
+    :param access_logs: a bucket of yours, in the same account and region, into which S3 writes who
+        has read and changed what in the pipeline's own buckets, under `<pipeline_id>/input/` and
+        `<pipeline_id>/output/`. Default: no access logs.
     :param monitoring: alarms, and a row of the stack's dashboard. Default: `Monitoring()`.
     :param removal_policy: what becomes of buckets and tables when the stack is deleted.
     :param log_retention: of the functions', the state machine's and the API's logs.
@@ -137,6 +140,7 @@ class BatchTransform(Construct):
         run_timeout: Duration | None = None,
         encryption_key: kms.IKey | None = None,
         functions_vpc: FunctionsVpc | None = None,
+        access_logs: s3.IBucket | None = None,
         monitoring: Monitoring | None = None,
         removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
@@ -171,12 +175,14 @@ class BatchTransform(Construct):
         self.buckets = TransformBuckets(
             self,
             "Buckets",
+            pipeline_id=self.pipeline_id,
             input_bucket=input_bucket,
             output_bucket=output_bucket,
             uploads=uploads,
             output_prefix=output_prefix,
             encryption_key=encryption_key,
             jobs_keys=[step.settings.output_key for step in chain if step.settings.output_key],
+            access_logs=access_logs,
             removal_policy=removal_policy,
         )
         check_sharing(

@@ -36,6 +36,40 @@ def deny(
     }
 
 
+def allow_services(
+    sid: str,
+    *services: str,
+    actions: Sequence[str],
+    conditions: Mapping[str, Mapping[str, object]],
+    resources: Sequence[str] | None = ("*",),
+) -> Statement:
+    """Return the statement of a resource's policy that lets services in.
+
+    :param resources: `None` in the policy of a role, which is its own resource.
+    """
+    own = {} if resources is None else {"Resource": [*resources]}
+    return {
+        "Sid": sid,
+        "Effect": "Allow",
+        "Principal": {"Service": [*services]},
+        "Action": [*actions],
+        **own,
+        "Condition": conditions,
+    }
+
+
+def refuse_plain_http(action: str, *resources: str) -> Statement:
+    """Return the statement of a resource's policy that lets nobody in without TLS."""
+    return {
+        "Sid": "TlsOnly",
+        "Effect": "Deny",
+        "Principal": {"AWS": "*"},
+        "Action": action,
+        "Resource": [*resources],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
 def key_use(key: kms.IKey, *actions: str) -> Statement:
     """Return the statement for `actions` with `key`."""
     return allow(actions=list(actions), resources=[key.key_arn])

@@ -583,3 +583,33 @@ def test_a_stack_may_have_a_synthesizer_of_its_own(
         assert function["Code"]["S3Key"].endswith(".zip")
     (model,) = of_type(template, "AWS::SageMaker::Model").values()
     assert "cdk-ours-assets-" in json.dumps(model["PrimaryContainer"])
+
+
+def test_reads_and_writes_of_the_own_buckets_can_be_logged(
+    synthesize: Callable[[Any], dict[str, Any]],
+) -> None:
+    def define(stack: Stack) -> None:
+        BatchTransform(
+            stack,
+            "Churn",
+            model=MODEL,
+            instance_type="ml.m5.large",
+            access_logs=s3.Bucket(stack, "Logs"),
+            pipeline_id="churn",
+        )
+
+    template = synthesize(define)
+
+    buckets = of_type(template, "AWS::S3::Bucket")
+    (logs,) = [name for name in buckets if name.startswith("Logs")]
+    own = [each["LoggingConfiguration"] for name, each in buckets.items() if name != logs]
+    assert own == [
+        {"DestinationBucketName": {"Ref": logs}, "LogFilePrefix": f"churn/{kind}/"}
+        for kind in ("input", "output")
+    ]
+    (policy,) = [
+        each["PolicyDocument"]["Statement"]
+        for each in of_type(template, "AWS::S3::BucketPolicy").values()
+        if each["Bucket"] == {"Ref": logs}
+    ]
+    assert {each["Principal"]["Service"] for each in policy} == {"logging.s3.amazonaws.com"}

@@ -25,7 +25,10 @@ ANY_RESOURCE = {
 
 # Services that act with a role of ours and do not say for which resource, so that no condition
 # could hold: https://docs.aws.amazon.com/lambda/latest/dg/lambda-intro-execution-role.html
-SAY_NO_SOURCE = {"lambda.amazonaws.com"}
+SAY_NO_SOURCE = ["lambda.amazonaws.com"]
+
+# What CloudWatch Logs says instead when it uses a key: for which log groups and deliveries.
+LOGS_SAY = {"kms:encryptioncontext:aws:logs:arn", "kms:encryptioncontext:sourcearn"}
 
 RESOURCE_POLICIES = {
     "AWS::S3::BucketPolicy": "PolicyDocument",
@@ -105,11 +108,11 @@ def test_an_action_on_all_resources_is_excused_only_where_it_is_used(
 
 def test_a_service_is_trusted_for_resources_of_ours_only(templates: dict[str, Template]) -> None:
     trusted = {
-        f"{where}: {service}"
+        f"{where}: {json.dumps(service)}"
         for name, template in templates.items()
         for where, statement in trusting(name, template)
         for service in services(statement)
-        if service not in SAY_NO_SOURCE and not is_limited(statement)
+        if not (service in SAY_NO_SOURCE or is_limited(statement))
     }
 
     assert trusted == set()
@@ -151,7 +154,7 @@ def services(statement: Statement) -> list[str]:
 
 def is_limited(statement: Statement) -> bool:
     keys = {key.lower() for operator in statement.get("Condition", {}).values() for key in operator}
-    return bool(keys & {"aws:sourcearn", "aws:sourceaccount"})
+    return bool(keys & {"aws:sourcearn", "aws:sourceaccount", *LOGS_SAY})
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ REASONS = {
     r"AwsSolutions-S1": "access logs need a bucket of their own; CloudTrail is the account's",
     r"AwsSolutions-L1": "3.13 is what the functions are tested on; a newer one is not better here",
     r"AwsSolutions-IAM5\[Resource::\*\]": (
-        "X-Ray, log delivery, ListTransformJobs, PutMetricData and ECR's token know no resource"
+        "X-Ray, log delivery, ListTransformJobs, PutMetricData and ECR's token know no resource; "
+        "an account's boundary and deployment policy cannot know the names of pipelines"
     ),
     r"AwsSolutions-IAM5\[Resource::.*/(input|drops|predictions|reports|runs|capture)/\*\]": (
         "objects under one prefix of the pipeline's own"
@@ -27,7 +28,7 @@ REASONS = {
     r"AwsSolutions-IAM5\[Resource::.*/(customers|scores)/\*\]": "where a task reads and writes",
     r"AwsSolutions-IAM5\[Resource::.*/claims/\*\]": "a prefix of an existing bucket",
     r"AwsSolutions-IAM5\[Resource::.*:network-interface/\*\]": "interfaces have no name beforehand",
-    r"AwsSolutions-IAM5\[Resource::.*:ec2:[a-z0-9-]+:\*:(subnet|security-group)/.*\]": (
+    r"AwsSolutions-IAM5\[Resource::.*:ec2:[^*]+:\*:(subnet|security-group)/.*\]": (
         "subnets and groups of one VPC, which another account may share"
     ),
     r"AwsSolutions-IAM5\[Resource::.*/runs/\*/manifest-\d\.json\]": "a step's input in all runs",
@@ -40,6 +41,20 @@ REASONS = {
     ),
     r"AwsSolutions-IAM5\[Resource::.*:execution:.*:\*\]": "executions of this state machine",
     r"AwsSolutions-IAM5\[Resource::.*/\$default/GET/predictions/\*\]": "every id",
+    r"AwsSolutions-IAM5\[Resource::.*:(role/|function:)Scoring\*\]": "of scoring stacks",
+    r"AwsSolutions-IAM5\[Resource::.*:role/aws-service-role/ops\.apigateway\.amazonaws\.com/\*\]": (
+        "the role that API Gateway makes for itself"
+    ),
+    r"AwsSolutions-IAM5\[Resource::.*:(s3:::cdk-batch-assets-|.*/cdk-bootstrap/).*\]": (
+        "what the account's bootstrap has, in each region"
+    ),
+    r"AwsSolutions-IAM5\[Resource::.*:parameter/batch-transform/?\*\]": "of all pipelines",
+    r"AwsSolutions-IAM5\[Resource::.*:(kms:\*:.*:key|ec2:\*:.*:security-group)/\*\]": (
+        "have no name beforehand; the key is used through services only"
+    ),
+    r"AwsSolutions-IAM5\[Resource::.*:apigateway:\*::/(apis|apis/\*|tags/\*)\]": (
+        "HTTP APIs have no name beforehand"
+    ),
     r"AwsSolutions-IAM5\[Resource::.*:parameter/batch-transform/churn/\*\]": "its own parameters",
 }
 
