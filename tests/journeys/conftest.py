@@ -29,6 +29,8 @@ time.sleep(600)
 """
 _LOSSY = """
 def reply(rows):  # as of a table from which somebody drops the rows with a hole
+    if any(b"crash" in row for row in rows):
+        return 500, []
     return 200, [row for row in rows if b"nan" not in row]
 """
 _SERVE = """#!/usr/bin/env python3
@@ -73,6 +75,10 @@ pipelines:
   Lenient:
     <<: *lossy
     check_records: false
+  Thrifty:
+    <<: *lossy
+    batch: {{max_wait_s: 60, max_objects: 10}}
+    max_failed_fraction: 0.2
 """
 APP = """
 from pathlib import Path
@@ -262,6 +268,12 @@ def lossy(cloud: LocalCloud, faulty: Mapping[str, Mapping[str, str]]) -> Pipelin
 def lenient(cloud: LocalCloud, faulty: Mapping[str, Mapping[str, str]]) -> Pipeline:
     """Return a pipeline of the same server that does not check its records."""
     return deployed(cloud, faulty["Lenient"])
+
+
+@pytest.fixture(scope="session")
+def thrifty(cloud: LocalCloud, faulty: Mapping[str, Mapping[str, str]]) -> Pipeline:
+    """Return one of the same server with batches of ten, of which two may be lost."""
+    return deployed(cloud, faulty["Thrifty"])
 
 
 def deployed(cloud: LocalCloud, outputs: Mapping[str, str]) -> Pipeline:

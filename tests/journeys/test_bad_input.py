@@ -84,6 +84,20 @@ def test_a_pipeline_that_does_not_check_its_records_takes_what_comes(lenient: Pi
     assert (drop.status, lenient.output(key)) == ("done", b"1,2\n")
 
 
+def test_a_batch_that_loses_more_than_its_budget_is_not_tried_again(thrifty: Pipeline) -> None:
+    lost = [thrifty.drop(f"lost-{number}.csv", b"crash\n") for number in range(3)]
+    good = [thrifty.drop(f"good-{number}.csv", b"1,2\n") for number in range(7)]
+
+    drops = {drop.key: drop for drop in thrifty.wait(*lost, *good)}
+
+    assert {drops[key].status for key in good} == {"done"}
+    for key in lost:
+        assert drops[key].status == "failed"
+        assert "algorithm: 500 (3 of the 10 drops of its run came out without" in drops[key].reason
+    (run,) = thrifty.client.status().runs
+    assert (run.done, run.failed, run.waiting) == (7, 3, 0)
+
+
 def test_fails_when_an_image_has_no_serve(
     faulty_assembly: Path, tmp_path: Path, trace: Trace
 ) -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -215,6 +216,40 @@ class Bucket(S3):
         return SimpleNamespace(paginate=lambda **asked: [self.list_objects_v2(**asked)])
 
 
+@pytest.mark.parametrize("code", ["AccessDenied", "SlowDown"])
+def test_what_may_not_be_read_is_not_compared_and_what_may_be_later_is_tried_again(
+    code: str,
+) -> None:
+    class Refusing(Bucket):
+        def get_object(self, *, Bucket: str, **asked: Any) -> Any:  # noqa: N803 (boto3's name)
+            if Bucket == "in":
+                raise ClientError({"Error": {"Code": code, "Message": ""}}, "GetObject")
+            return super().get_object(Bucket=Bucket, **asked)
+
+    s3 = Refusing(lambda: datetime.now(UTC))
+    s3.put_object(Bucket="out", Key="runs/r/step-1-of-1/a.out", Body=b"1\n")
+    counts = counts_of(s3)
+    counts.plan("r", [Drop("a", "1", 4, "", "", "2026-03-01T12:00:00.000Z")])
+
+    if code == "SlowDown":
+        with pytest.raises(ClientError):
+            counts.count("r", 0)
+        return
+    counts.count("r", 0)
+    (found,) = counts.compare("r", ["a"], parts=1).values()
+    assert (found.short, found.records_in, found.records_out) == (None, None, 1)
+    assert found.not_compared == "the function settle may not read the object"
+
+
+def counts_of(s3: S3) -> RecordCounts:
+    return RecordCounts(
+        files=RunFiles(s3, "out"),
+        inputs=Inputs(s3, "in"),
+        steps=in_turn(["score"]),
+        checks=[Check()],
+    )
+
+
 @settings(deadline=None)  # each part has threads of its own, which a busy machine starts late
 @given(
     st.lists(st.sampled_from([b"", b"\r", b"a", b"bc", b'"', b"long" * 9]), max_size=12),
@@ -228,12 +263,7 @@ def test_however_an_object_is_cut_its_lines_are_counted_once(
     s3 = Bucket(lambda: datetime.now(UTC))
     s3.put_object(Bucket="in", Key="a", Body=body)
     s3.put_object(Bucket="out", Key="runs/r/step-1-of-1/a.out", Body=b"1\n" * 9)
-    counts = RecordCounts(
-        files=RunFiles(s3, "out"),
-        inputs=Inputs(s3, "in"),
-        steps=in_turn(["score"]),
-        checks=[Check()],
-    )
+    counts = counts_of(s3)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record_counts, "_PART_BYTES", part_bytes)
