@@ -1,5 +1,7 @@
 """What wakes dispatch: one queue that intake, settle, a schedule and ended runs write to."""
 
+import json
+
 from aws_cdk import Duration
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_scheduler as scheduler
@@ -45,7 +47,7 @@ class WakeUps(Construct):
             "EveryMinute",
             description=f"Wakes the batch transform pipeline {pipeline_id}",
             expression=scheduler.ScheduleExpression.rate(Duration.minutes(1)),
-            message="{}",
+            message=json.dumps({"report": True}),
             max_age=Duration.minutes(1),  # the next minute's is as good
             queue=self.queue,
         )

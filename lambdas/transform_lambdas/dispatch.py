@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -62,11 +62,34 @@ class Dispatcher:
         self._slots = slots
         self._now = now
 
-    def dispatch(self, *, time_left_s: Callable[[], float]) -> list[str]:
-        """Start runs while a batch is due and a slot is free; return their ids."""
+    def wake_up(
+        self, messages: Sequence[Mapping[str, Any]], *, time_left_s: Callable[[], float]
+    ) -> list[str]:
+        """Do what wake-ups ask for; return the ids of the runs that were started.
+
+        :param messages: each says that it is worth looking, may tell of an execution that has
+            ended, and may ask for a report, as the schedule's does.
+        """
+        for message in messages:
+            run_id = run_of(message)
+            if run_id:
+                self.look_at(run_id)
+        self.look_after_open_runs()
+        report = any(message.get("report", False) for message in messages)
+        return self.dispatch(time_left_s=time_left_s, report=report)
+
+    def dispatch(self, *, time_left_s: Callable[[], float], report: bool = True) -> list[str]:
+        """Start runs while a batch is due and a slot is free; return their ids.
+
+        :param report: look at what waits, and tell of it, also when no slot is free.
+        """
         started: list[str] = []
         tried: set[tuple[str, str]] = set()
         while True:
+            # A look at what waits reads up to 8 MB. Without a slot it starts no run, and who frees
+            # one wakes us.
+            if (tried or not report) and self._ledger.free_slot(self._slots) is None:
+                return started
             waiting, apart = self._ledger.waiting(), self._ledger.waiting_apart()
             # The index still shows for a moment what was just claimed.
             batch = self._policy.cut(entry for entry in waiting if _name(entry.drop) not in tried)
@@ -225,11 +248,8 @@ def _dispatcher() -> Dispatcher:
 
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Lambda entry point: a batch of wake-ups from SQS."""
-    dispatcher = _dispatcher()
-    for message in event["Records"]:
-        run_id = run_of(json.loads(message["body"]))
-        if run_id:
-            dispatcher.look_at(run_id)
-    dispatcher.look_after_open_runs()
-    started = dispatcher.dispatch(time_left_s=lambda: context.get_remaining_time_in_millis() / 1000)
+    started = _dispatcher().wake_up(
+        [json.loads(message["body"]) for message in event["Records"]],
+        time_left_s=lambda: context.get_remaining_time_in_millis() / 1000,
+    )
     return {"started": started}

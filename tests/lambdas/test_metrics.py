@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from transform_lambdas import metrics
-from transform_lambdas.ledger import WaitingDrops
+from transform_lambdas.ledger import Ledger, WaitingDrops
 
 from .conftest import World
 
@@ -90,6 +90,29 @@ def test_the_oldest_is_told_of_all_that_wait_whatever_is_tried_next(
 
     told = values(capsys.readouterr().out)
     assert (told["DropsWaiting"], told["OldestWaitingSeconds"]) == (2, 50)
+
+
+def test_without_a_slot_what_waits_is_read_for_a_report_alone(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.drop("input/a.csv")
+    world.pass_time(61)
+    world.slots = 0
+    looks: list[Ledger] = []
+    waiting = Ledger.waiting
+
+    def look(ledger: Ledger) -> WaitingDrops:
+        looks.append(ledger)
+        return waiting(ledger)
+
+    monkeypatch.setattr(Ledger, "waiting", look)
+    capsys.readouterr()
+
+    assert world.dispatcher.wake_up([{}, {}], time_left_s=lambda: 600) == []
+    assert (len(looks), values(capsys.readouterr().out)) == (0, {})
+
+    assert world.dispatcher.wake_up([{}, {"report": True}], time_left_s=lambda: 600) == []
+    assert (len(looks), values(capsys.readouterr().out)["DropsWaiting"]) == (1, 1)
 
 
 def test_fewer_slots_than_runs_in_flight_are_none_that_is_free(

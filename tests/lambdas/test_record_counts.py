@@ -2,7 +2,6 @@
 
 import gzip
 from collections.abc import Callable
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +10,8 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.simulation.aws import S3
+from tests.simulation.aws import S3, Account, Faults
+from tests.simulation.scheduler import Scheduler
 from transform_lambdas import record_counts
 from transform_lambdas.drops import Drop
 from transform_lambdas.inputs import Inputs
@@ -226,7 +226,7 @@ def test_what_may_not_be_read_is_not_compared_and_what_may_be_later_is_tried_aga
                 raise ClientError({"Error": {"Code": code, "Message": ""}}, "GetObject")
             return super().get_object(Bucket=Bucket, **asked)
 
-    s3 = Refusing(lambda: datetime.now(UTC))
+    s3 = Refusing(Account(Scheduler(0), Faults()))
     s3.put_object(Bucket="out", Key="runs/r/step-1-of-1/a.out", Body=b"1\n")
     counts = counts_of(s3)
     counts.plan("r", [Drop("a", "1", 4, "", "", "2026-03-01T12:00:00.000Z")])
@@ -260,7 +260,7 @@ def test_however_an_object_is_cut_its_lines_are_counted_once(
     lines: list[bytes], ends: bool, part_bytes: int
 ) -> None:
     body = b"\n".join(lines) + (b"\n" if ends and lines else b"")
-    s3 = Bucket(lambda: datetime.now(UTC))
+    s3 = Bucket(Account(Scheduler(0), Faults()))
     s3.put_object(Bucket="in", Key="a", Body=body)
     s3.put_object(Bucket="out", Key="runs/r/step-1-of-1/a.out", Body=b"1\n" * 9)
     counts = counts_of(s3)

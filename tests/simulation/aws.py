@@ -10,18 +10,20 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
+from sortedcontainers import SortedDict, SortedSet
 
 from tests.simulation import expressions
 from tests.simulation.scheduler import Killed, Scheduler
 
 Item = dict[str, Any]
-_PAGE = 20  # as small as a page is large on AWS
+_INDEX = ("queue", "due")  # of the ledger: partition and sort key
+_NOTHING = SortedDict()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +63,8 @@ def service_error(name: str, message: str = "", **more: Any) -> ClientError:
 class Account:
     """What all clients share: the clock, the faults, and who is told of each call."""
 
+    list_page = 20  # entries, as few as there are many on AWS
+
     def __init__(self, scheduler: Scheduler, faults: Faults) -> None:
         self.scheduler = scheduler
         self.faults = faults
@@ -68,6 +72,11 @@ class Account:
         self.dies_at: int | None = None  # the call that is the last one of its caller
         self.dies_after = False
         self.at_death: Callable[[], None] = lambda: None  # happens in the same moment
+
+    @property
+    def query_page(self) -> int:
+        """How many items a page of a query has."""
+        return self.list_page
 
     def likely(self, chance: float) -> bool:
         """Whether something with this chance happens now."""
@@ -104,7 +113,7 @@ class _Client:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._service, name)
-        return lambda **arguments: self._account.call(lambda: method(**arguments))
+        return lambda **arguments: self._account.call(partial(method, **arguments))
 
     def get_paginator(self, name: str) -> Any:
         method = getattr(self, name)
@@ -112,18 +121,12 @@ class _Client:
         def paginate(**arguments: Any) -> Iterator[Any]:
             token: Any = None
             while True:
-                page = method(**arguments, _token=token)
+                page = method(**arguments, **({} if token is None else {"_token": token}))
                 yield page
                 if (token := page.get("_token")) is None:
                     return
 
         return SimpleNamespace(paginate=paginate)
-
-
-def _page(found: Sequence[Any], token: int | None) -> tuple[Sequence[Any], int | None]:
-    start = token or 0
-    end = start + _PAGE
-    return found[start:end], end if end < len(found) else None
 
 
 class Table:
@@ -143,7 +146,9 @@ class Table:
         self._account = account
         self._keys = keys
         self._on_write = on_write
-        self._partitions: dict[str, dict[str, Item]] = {}
+        # By partition and sort key; an index has the item's own key beside its sort key.
+        self._partitions: dict[str, SortedDict] = {}
+        self._indexed: dict[str, SortedDict] = {}
         self._shown: dict[tuple[str, str], Item] = {}  # by the index
         self._unshown: list[tuple[float, tuple[str, str], Item | None]] = []
 
@@ -183,34 +188,30 @@ class Table:
         KeyConditionExpression: Any,  # noqa: N803
         IndexName: str | None = None,  # noqa: N803
         ScanIndexForward: bool = True,  # noqa: N803
-        Limit: int = _PAGE,  # noqa: N803
+        Limit: int = 0,  # noqa: N803
         ExclusiveStartKey: Item | None = None,  # noqa: N803
         **_: Any,
     ) -> Item:
         conditions = dict(_key_conditions(KeyConditionExpression))
         if IndexName is None:
             partition, sort = self._keys
-            pool = [*self._partitions.get(conditions[partition][1], {}).values()]
+            pool = self._partitions.get(conditions[partition][1], _NOTHING)
         else:
-            partition, sort = "queue", "due"
-            pool = [*self._show().values()]
-        found = sorted(
-            (item for item in pool if _matches(item, conditions)),
-            key=lambda item: (item[sort], *self._key(item)),
-            reverse=not ScanIndexForward,
-        )
-        start = 0
+            partition, sort = _INDEX
+            self._show()
+            pool = self._indexed.get(conditions[partition][1], _NOTHING)
+        last = None
         if ExclusiveStartKey is not None:
             last = (ExclusiveStartKey[sort], *self._key(ExclusiveStartKey))
-            start = sum(
-                ((item[sort], *self._key(item)) <= last)
-                if ScanIndexForward
-                else ((item[sort], *self._key(item)) >= last)
-                for item in found
-            )
-        page = found[start : start + Limit]
+        places = (
+            pool.irange(minimum=last, inclusive=(False, True))
+            if ScanIndexForward
+            else pool.irange(maximum=last, inclusive=(True, False), reverse=True)
+        )
+        found = (item for item in map(pool.__getitem__, places) if _matches(item, conditions))
+        page = [*itertools.islice(found, Limit or self._account.query_page)]
         answer: Item = {"Items": [dict(item) for item in page], "Count": len(page)}
-        if start + Limit < len(found):
+        if next(found, None) is not None:
             answer["LastEvaluatedKey"] = {
                 name: page[-1][name] for name in {*self._keys, partition, sort}
             }
@@ -273,30 +274,38 @@ class Table:
         else:
             after = None
         self._on_write(before, after)
+        place = (key[1], *key)
         if after is None:
             self.items.pop(key, None)
-            self._partitions.get(key[0], {}).pop(key[1], None)
+            self._partitions.get(key[0], _NOTHING).pop(place, None)
         else:
             self.items[key] = after
-            self._partitions.setdefault(key[0], {})[key[1]] = after
+            if key[0] not in self._partitions:
+                self._partitions[key[0]] = SortedDict()
+            self._partitions[key[0]][place] = after
         if "queue" in (before or {}) or "queue" in (after or {}):
             random, now_s = self._account.scheduler.random, self._account.scheduler.now_s
             lag_s = random.uniform(0, self._account.faults.index_lag_s)
             shown_at = max([now_s + lag_s, *(at for at, other, _ in self._unshown if other == key)])
             self._unshown.append((shown_at, key, after))
 
-    def _show(self) -> dict[tuple[str, str], Item]:
+    def _show(self) -> None:
+        """Bring the index up to what it shows now."""
         now_s = self._account.scheduler.now_s
         left = []
         for shown_at, key, item in self._unshown:
             if shown_at > now_s:
                 left.append((shown_at, key, item))
-            elif item is None or "queue" not in item:
-                self._shown.pop(key, None)
-            else:
+                continue
+            queue, due = _INDEX
+            if (old := self._shown.pop(key, None)) is not None:
+                del self._indexed[old[queue]][old[due], *key]
+            if item is not None and queue in item:
                 self._shown[key] = item
+                if item[queue] not in self._indexed:
+                    self._indexed[item[queue]] = SortedDict()
+                self._indexed[item[queue]][item[due], *key] = item
         self._unshown = left
-        return self._shown
 
 
 def _key_conditions(expression: Any) -> Iterator[tuple[str, tuple[str, Any]]]:
@@ -345,9 +354,10 @@ class Version:
 class S3:
     """Objects and their versions."""
 
-    def __init__(self, now: Callable[[], datetime]) -> None:
-        self._now = now
+    def __init__(self, account: Account) -> None:
+        self._account = account
         self.versions: dict[tuple[str, str], list[Version]] = {}
+        self._keys: dict[str, SortedSet] = {}  # by bucket
         self._numbers = itertools.count(1)
 
     def current(self, bucket: str, key: str) -> Version | None:
@@ -365,8 +375,12 @@ class S3:
     ) -> Item:
         if IfNoneMatch and self.current(Bucket, Key) is not None:
             raise service_error("PreconditionFailed", Key)
-        version = Version(f"v{next(self._numbers)}", bytes(Body), self._now())
+        moment = self._account.scheduler.moment()
+        version = Version(f"v{next(self._numbers)}", bytes(Body), moment)
         self.versions.setdefault((Bucket, Key), []).append(version)
+        if Bucket not in self._keys:
+            self._keys[Bucket] = SortedSet()
+        self._keys[Bucket].add(Key)
         return {"VersionId": version.version_id, "ETag": f'"{version.etag}"'}
 
     def head_object(self, *, Bucket: str, Key: str, **_: Any) -> Item:  # noqa: N803
@@ -415,15 +429,16 @@ class S3:
         Bucket: str,  # noqa: N803
         Prefix: str = "",  # noqa: N803
         StartAfter: str = "",  # noqa: N803
-        _token: int | None = None,
+        _token: str = "",
         **_: Any,
     ) -> Item:
-        found = sorted(
-            key
-            for bucket, key in self.versions
-            if bucket == Bucket and key.startswith(Prefix) and key > StartAfter
+        after = max(StartAfter, _token)
+        keys = self._keys.get(Bucket, _NOTHING).irange(minimum=max(after, Prefix))
+        found = itertools.takewhile(
+            lambda key: key.startswith(Prefix), (key for key in keys if key != after)
         )
-        page, token = _page(found, _token)
+        page = [*itertools.islice(found, self._account.list_page)]
+        token = page[-1] if next(found, None) is not None else None
         newest = [(key, self.versions[Bucket, key][-1]) for key in page]
         contents = [
             {
@@ -570,22 +585,24 @@ class TransformJob:
 class SageMaker:
     """Transform jobs by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, account: Account) -> None:
+        self._account = account
         self.jobs: dict[str, TransformJob] = {}
 
     def list_transform_jobs(
         self,
         *,
         NameContains: str,  # noqa: N803
-        _token: int | None = None,
+        _token: int = 0,
         **_: Any,
     ) -> Item:
         found = sorted(
             (job for job in self.jobs.values() if NameContains in job.name),
             key=lambda job: -job.number,
         )
-        page, token = _page(found, _token)
-        return {"TransformJobSummaries": [_summary(job) for job in page], "_token": token}
+        end = _token + self._account.list_page
+        page = [_summary(job) for job in found[_token:end]]
+        return {"TransformJobSummaries": page, "_token": end if end < len(found) else None}
 
     def describe_transform_job(self, *, TransformJobName: str, **_: Any) -> Item:  # noqa: N803
         if TransformJobName not in self.jobs:

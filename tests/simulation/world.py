@@ -43,7 +43,7 @@ from transform_lambdas import (
 )
 from transform_lambdas.backfill import Backfill
 from transform_lambdas.batches import BatchPolicy
-from transform_lambdas.dispatch import Dispatcher, run_of
+from transform_lambdas.dispatch import Dispatcher
 from transform_lambdas.executions import Executions
 from transform_lambdas.index import Indexer
 from transform_lambdas.inputs import Inputs
@@ -194,7 +194,7 @@ class World:
         self.plan = plan or Plan.of(self.scheduler)
         self._random = self.scheduler.random
         self.account = Account(self.scheduler, self.plan.faults)
-        self.s3 = S3(self.scheduler.moment)
+        self.s3 = S3(self.account)
         self.ledger_table = Table(
             self.account, "ledger", ("pk", "sk"), on_write=self._look_at_write
         )
@@ -202,7 +202,7 @@ class World:
         self.uploads = Queue(self.account, self._intake, batch_size=10, visibility_s=361)
         self.wake_ups = Queue(self.account, self._dispatch, batch_size=10, visibility_s=120)
         self.states = StepFunctions(self._execute)
-        self.sagemaker = SageMaker()
+        self.sagemaker = SageMaker(self.account)
         self.logs = Logs(self.sagemaker)
         self._uploaded: list[_Upload] = []
         self._told: set[str] = set()
@@ -311,7 +311,7 @@ class World:
         if self._random.random() < 0.1 or any(
             "queue" in item for item in self.ledger_table.items.values()
         ):
-            self.wake_ups.send("{}")
+            self.wake_ups.send('{"report": true}')
         self.scheduler.after(60, self._every_minute)
 
     # Lambdas
@@ -381,11 +381,8 @@ class World:
                 slots=self.plan.slots,
                 now=self._now(),
             )
-            for record in records:
-                if run_id := run_of(json.loads(record["body"])):
-                    dispatcher.look_at(run_id)
-            dispatcher.look_after_open_runs()
-            dispatcher.dispatch(time_left_s=lambda: 300)
+            messages = [json.loads(record["body"]) for record in records]
+            dispatcher.wake_up(messages, time_left_s=lambda: 300)
 
         self._invoke(handle, lambda _, died: ended(None if died else set()))
 

@@ -249,7 +249,7 @@ def test_dispatch_is_woken_every_minute_and_at_the_end_of_a_run(plain: dict[str,
     (ended,) = [rule for rule in rules if rule["EventPattern"]["source"] == ["aws.states"]]
 
     assert schedule["ScheduleExpression"] == "rate(1 minute)"
-    assert schedule["Target"]["Input"] == "{}"
+    assert json.loads(schedule["Target"]["Input"]) == {"report": True}
     assert ended["Targets"][0]["Arn"] == schedule["Target"]["Arn"]
     assert "ABORTED" in ended["EventPattern"]["detail"]["status"]
 
