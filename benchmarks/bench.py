@@ -34,6 +34,8 @@ class Sizes:
     memory_bytes: tuple[int, ...] = (100 * MB, 1000 * MB, 3000 * MB)
     pipelines: tuple[int, ...] = (5, 10)
     pipelines_of_a_file: int = 50
+    drops_in_memory: tuple[int, ...] = (10_000, 100_000)
+    drops_on_cloud: tuple[int, ...] = (1_000, 10_000)
 
 
 QUICK = Sizes(
@@ -50,6 +52,8 @@ QUICK = Sizes(
     memory_bytes=(MB, 10 * MB),
     pipelines=(2,),
     pipelines_of_a_file=3,
+    drops_in_memory=(200, 400),
+    drops_on_cloud=(5, 10),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.bench import MB
-from benchmarks.works import Cost, Memory, Reference, Sample, Speed, Work
+from benchmarks.works import Cost, Growth, Memory, Reference, Sample, Speed, Work
 
 _MEMORY_ROUNDS = 3
 Say = Callable[[str], None]
@@ -48,6 +48,8 @@ def measure(
         yield _memory(name, work, rounds=min(rounds, _MEMORY_ROUNDS), judge=judge, say=say)
     elif isinstance(work, Cost):
         yield from _cost(name, work, rounds=rounds, judge=judge, say=say)
+    elif isinstance(work, Growth):
+        yield from _growth(name, work, judge=judge, say=say)
     else:
         references = tuple(r for r in work.references if r.name not in without)
         work = replace(work, references=references)
@@ -188,5 +190,36 @@ def _cost(name: str, work: Cost, *, rounds: int, judge: bool, say: Say) -> Itera
                 "runs": runs,
                 "multiple": multiple,
                 "at_most": limit.at_most,
+            },
+        )
+
+
+def _growth(name: str, work: Growth, *, judge: bool, say: Say) -> Iterator[Figure]:
+    """One round: what counts here does not vary from run to run."""
+    measured = work.measure()
+    small, *_, large = measured
+    for figure, limit in [*work.flat.items(), *work.under.items()]:
+        is_cost = figure in work.flat
+        values = {
+            size: found[figure] / (size if is_cost else 1) for size, found in measured.items()
+        }
+        reached = values[large] / values[small] if is_cost else max(values.values())
+        written = ", ".join(f"{value:.4g} at {size:,}" for size, value in values.items())
+        each = f" per {work.unit}" if is_cost else ""
+        say(f"{name}/{figure}{each}: {written}")
+        holds = (reached <= limit if is_cost else reached < limit) if limit is not None else None
+        demanded = "" if limit is None else f"≤ {limit:g} x" if is_cost else f"< {limit:,g}"
+        yield Figure(
+            name=f"{name}/{figure}".replace(" ", "-"),
+            work=work.title,
+            engine=f"{figure}{each}: {written}",
+            reference="",
+            reached=f"{reached:.2f} x" if is_cost else f"{reached:,.4g}",
+            demanded=demanded,
+            holds=holds if judge else None,
+            details={
+                "values": {str(size): value for size, value in values.items()},
+                "reached": reached,
+                "limit": limit,
             },
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 from benchmarks import inputs
 from benchmarks.bench import MB, MIB, Bench, Sizes, consists_of, same
@@ -102,7 +103,24 @@ class Cost:
     limits: Sequence[Limit]
 
 
-Work = Speed | Memory | Cost
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Growth:
+    """What one work takes at several sizes: its cost for each unit of the size, and its largest.
+
+    :param measure: runs it at the sizes, which rise; returns figures by size.
+    :param flat: the figures that are costs of a whole size, with the multiple of their cost per
+        unit, from the smallest size to the largest, that they may reach; None is no demand.
+    :param under: the figures that are the largest of something, with what they must be under.
+    """
+
+    title: str
+    unit: str
+    measure: Callable[[], Mapping[int, Mapping[str, float]]]
+    flat: Mapping[str, float | None]
+    under: Mapping[str, float]
+
+
+Work = Speed | Memory | Cost | Growth
 
 
 def _sample(run: Run, work_done: float) -> Sample:
@@ -711,6 +729,128 @@ def _pipeline(number: int) -> str:
 """
 
 
+# Load.
+
+
+@contextmanager
+def load_in_memory(bench: Bench) -> Iterator[Work]:
+    """The functions with ever more drops, on AWS in memory."""
+    phases = ("intake", "dispatch", "settle")
+    with _assembly(bench) as assembly:
+
+        def run(drops: int) -> Mapping[str, float]:
+            program = (sys.executable, "-m", "benchmarks.load_in_memory", assembly, str(drops))
+            ended = run_program(program).ended
+            counted = {
+                f"{phase} {figure}": ended["phases"][phase][figure]
+                for phase in phases
+                for figure in ("calls", "write_units", "read_units", "cpu_us")
+            }
+            of_kinds = {
+                kind: sum(ended["phases"][phase].get(kind, 0) for phase in phases)
+                for kind in _CALLS
+            }
+            return {**counted, **of_kinds, **ended["largest"]}
+
+        yield Growth(
+            title="a burst of drops, in memory",
+            unit="drop",
+            measure=lambda: {drops: run(drops) for drops in bench.sizes.drops_in_memory},
+            flat={
+                **{f"{phase} calls": 1.05 for phase in phases},
+                **{f"{phase} write_units": 1.01 for phase in phases},
+                "intake read_units": 1.01,
+                # It looks at what waits: at more with each drop, until that is 8 MB.
+                "dispatch read_units": None,
+                "settle read_units": 1.01,
+                **{f"{phase} cpu_us": None for phase in phases},
+                **dict.fromkeys(_CALLS),
+            },
+            under=_PAYLOADS,
+        )
+
+
+@contextmanager
+def load_on_cloud(bench: Bench) -> Iterator[Work]:
+    """The whole way on the local cloud: queues, Lambda workers, state machine, engine."""
+    functions = ("intake", "dispatch", "settle", "index")
+    with _assembly(bench) as assembly:
+
+        def measure() -> Mapping[int, Mapping[str, float]]:
+            folder = bench.new_path("cloud")
+            folder.mkdir()
+            sizes = bench.sizes.drops_on_cloud
+            ended = run_program(
+                [
+                    *(sys.executable, "-m", "benchmarks.load_on_cloud", assembly, folder),
+                    *map(str, sizes),
+                ],
+                limit_s=7200,
+            ).ended
+            shutil.rmtree(folder)
+            return {
+                int(size): _of_cloud(took, ended["limits"]) for size, took in ended["sizes"].items()
+            }
+
+        yield Growth(
+            title="a burst of drops, on the local cloud",
+            unit="drop",
+            measure=measure,
+            flat={
+                "elapsed_s": None,
+                **{f"{each} calls": 1.2 for each in functions},
+                **{f"{each} seconds": None for each in functions},
+            },
+            under={
+                "state_bytes": _PAYLOADS["state_bytes"],
+                "invocation_bytes": _PAYLOADS["invocation_bytes"],
+                **{f"{each} share of its memory": 1 for each in functions},
+                **{f"{each} share of its time": 1 for each in functions},
+            },
+        )
+
+
+# The limits of Step Functions and of Lambda, and the most objects that a batch may have.
+_PAYLOADS = {
+    "state_bytes": 256 * 1024,
+    "invocation_bytes": 6 * MIB,
+    "manifest_lines": 10_000,
+}
+
+
+_CALLS = (
+    *("query", "get_item", "batch_get_item", "put_item", "update_item", "transact_write_items"),
+    *("put_object", "get_object", "head_object", "copy_object", "list_objects_v2"),
+    *("send_message", "start_execution", "describe_execution", "list_transform_jobs"),
+)
+
+
+def _of_cloud(took: Mapping[str, Any], limits: Mapping[str, Any]) -> Mapping[str, float]:
+    found: dict[str, float] = {"elapsed_s": took["took_s"], "state_bytes": took["state_bytes"]}
+    for name, of_it in took["functions"].items():
+        found[f"{name} calls"] = sum(of_it["calls"].values())
+        found[f"{name} seconds"] = of_it["seconds"]
+        found[f"{name} share of its memory"] = of_it["largest_peak_bytes"] / limits[name]["bytes"]
+        found[f"{name} share of its time"] = of_it["largest_seconds"] / limits[name]["seconds"]
+    largest = (of_it["largest_payload_bytes"] for of_it in took["functions"].values())
+    return found | {"invocation_bytes": max(largest)}
+
+
+@contextmanager
+def _assembly(bench: Bench) -> Iterator[Path]:
+    """Synthesize an app with one pipeline, whose model is that of the quick start."""
+    folder = bench.new_path("cdk.out")
+    examples = PROJECT / "examples"
+    run_program(
+        [
+            *(sys.executable, _HERE / "synthesize_app.py", folder),
+            *(examples / "quick_start" / "model", examples / "image", "1"),
+        ]
+    )
+    yield folder
+    shutil.rmtree(folder)
+
+
 # What others do.
 
 
@@ -770,4 +910,6 @@ WORKS: Mapping[str, Callable[[Bench], AbstractContextManager[Work]]] = {
     "memory-join": memory_join,
     "synthesis": synthesis,
     "pipelines-file": pipelines_file,
+    "load-in-memory": load_in_memory,
+    "load-on-cloud": load_on_cloud,
 }
