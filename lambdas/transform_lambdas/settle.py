@@ -360,8 +360,10 @@ class Settlement:
         return len(work)
 
     def _count(self, result: Mapping[str, Any]) -> None:
-        counts = result["counts"]
+        counts, records = result["counts"], result["records"]
         logger.info("run %s: %s, %s", result["run_id"], result["outcome"], counts)
+        # A metric is billed while it is written, also of a pipeline that has nothing to count.
+        counts_records = any(map(self._records.compares, self._steps))
         metrics.emit(
             self._pipeline_id,
             {
@@ -369,10 +371,11 @@ class Settlement:
                 "DropsFailed": counts["failed"],
                 "DropsReturned": counts["waiting"],
                 "DropsSuperseded": counts["superseded"],
-                "RecordsIn": result["records"]["in"],
-                "RecordsOut": result["records"]["out"],
                 f"Runs{result['outcome']}": 1,
-            },
+            }
+            | (
+                {"RecordsIn": records["in"], "RecordsOut": records["out"]} if counts_records else {}
+            ),
         )
 
 

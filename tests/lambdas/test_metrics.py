@@ -115,6 +115,22 @@ def test_without_a_slot_what_waits_is_read_for_a_report_alone(
     assert (len(looks), values(capsys.readouterr().out)["DropsWaiting"]) == (1, 1)
 
 
+def test_records_that_nobody_counts_are_no_metric(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.checks = [None]
+    world.drop("input/a.csv")
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    capsys.readouterr()
+
+    world.execute(run_id)
+
+    told = values(capsys.readouterr().out)
+    assert told["DropsDone"] == 1
+    assert not told.keys() & {"RecordsIn", "RecordsOut"}
+
+
 def test_fewer_slots_than_runs_in_flight_are_none_that_is_free(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
