@@ -25,6 +25,8 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
+from batch_transform.account_facts import ACCESS_LOG_BUCKET, KEY_ARN, parameter_name
+from batch_transform.account_imports import note_of_account
 from batch_transform.accounts_file import Account
 from batch_transform.pipeline import BatchTransform
 from batch_transform.pipelines_file import load
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from aws_cdk import aws_sns as sns
 
 _T = TypeVar("_T")
+_Resource = TypeVar("_Resource", kms.IKey, s3.IBucket)
 Named = str | SsmParameter
 
 
@@ -93,12 +96,13 @@ class _Existing:
         self._made: dict[str, Any] = {}
 
     def key(self, arn: Named) -> kms.IKey:
-        return self._once(kms.Key.from_key_arn, arn)
+        return _noted(self._once(kms.Key.from_key_arn, arn), arn, KEY_ARN)
 
     def bucket(self, named: Named | BucketEntry) -> s3.IBucket:
         if not isinstance(named, BucketEntry) or named.encryption_key is None:
             name = named.name if isinstance(named, BucketEntry) else named
-            return self._once(s3.Bucket.from_bucket_name, name)
+            bucket = self._once(s3.Bucket.from_bucket_name, name)
+            return _noted(bucket, name, ACCESS_LOG_BUCKET)
         key = self.key(named.encryption_key)
 
         def make(stack: Stack, construct_id: str, name: str) -> s3.IBucket:
@@ -175,3 +179,10 @@ class _Existing:
             self._made[construct_id] = make(self._stack, construct_id, text)
         made: _T = self._made[construct_id]
         return made
+
+
+def _noted(resource: _Resource, named: Named, fact: str) -> _Resource:
+    """Return a resource, which is not warned of if it is what an account publishes as a fact."""
+    if not isinstance(named, str) and named.ssm == parameter_name(fact):
+        note_of_account(resource)
+    return resource

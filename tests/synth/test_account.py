@@ -23,6 +23,7 @@ from batch_transform import (
     AccountVpc,
     BatchTransform,
     TransformModel,
+    define_pipelines,
 )
 from batch_transform.account_boundary import ROLES_DO
 from batch_transform.account_deployment import NEEDED, PASSED_TO
@@ -425,6 +426,35 @@ def test_a_pipeline_that_uses_it_is_not_warned(
 
     assert Annotations.from_stack(stack).find_warning("*", Match.any_value()) == []
     assert Account.of(stack) is account
+
+
+@pytest.mark.parametrize(
+    ("name", "warnings"),
+    [
+        pytest.param("/batch-transform-account/", 0, id="the account's"),
+        pytest.param("/somebody-else/", 2, id="somebody else's"),
+    ],
+)
+def test_the_file_of_pipelines_names_the_same_facts(
+    name: str, warnings: int, model_files: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pipelines.yaml").write_text(f"""
+pipelines:
+  Churn:
+    model: {{artifact: {model_files}/model, image: {model_files}/image}}
+    instance_type: ml.m5.large
+    encryption_key: {{ssm: {name}key-arn}}
+    access_logs: {{ssm: {name}access-log-bucket}}
+""")
+    app = App()
+
+    define_pipelines(app, tmp_path / "pipelines.yaml")
+
+    made = app.synth().get_stack_by_name("Churn")
+    # One for the key, and one for the two buckets that are logged.
+    assert len({message.entry.data for message in made.messages}) == warnings
+    read = {each["Default"] for each in made.template["Parameters"].values()}
+    assert {f"{name}key-arn", f"{name}access-log-bucket"} <= read
 
 
 def test_a_boundary_is_applied_by_its_arn() -> None:
