@@ -167,6 +167,7 @@ NEEDED = {
         "logs:DisassociateKmsKey",
         "logs:GetDataProtectionPolicy",
         "logs:ListTagsForResource",
+        "logs:ListTagsLogGroup",
         "logs:PutRetentionPolicy",
         "logs:TagResource",
         "logs:UntagResource",

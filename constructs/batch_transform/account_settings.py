@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
 _QUALIFIER = re.compile(r"[a-z0-9]{1,10}")
-_STACK_PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,31})?")
+# Of a longer name of a stack, CloudFormation takes 24 characters into the name of a role.
+_STACK_PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,23})?")
 _ZONES = (2, 3)
 _LARGEST_PREFIX = 16  # of a VPC's network, and 26 leaves a quarter of it an AWS subnet's least
 _SMALLEST_PREFIX = 26
@@ -127,5 +128,5 @@ class AccountSettings:
         if not _STACK_PREFIX.fullmatch(self.stack_prefix):
             raise ValueError(
                 "stack_prefix must begin a name of a stack: letters, digits and hyphens, at most "
-                f"32, got {self.stack_prefix!r}; leave '*' out, it is added"
+                f"24, got {self.stack_prefix!r}; leave '*' out, it is added"
             )

@@ -246,7 +246,7 @@ def test_the_library_does_not_import_lambda_or_ec2_for_a_baseline() -> None:
 
 
 def test_a_policy_fits_wherever_the_account_is(everything: Template) -> None:
-    longest = replace(EVERYTHING, qualifier="q" * 10, stack_prefix="S" * 32, boundary="b" * 64)
+    longest = replace(EVERYTHING, qualifier="q" * 10, stack_prefix="S" * 24, boundary="b" * 64)
     found = [*documents(everything).items(), *documents(baseline_template(longest)).items()]
 
     assert len(found) == 3
@@ -543,7 +543,7 @@ def test_fails_when_a_stack_set_cannot_be_deployed(changes: dict[str, Any], mess
         ({"alerts": "arn", "emails": ["a@example.com"]}, "emails must be left to the topic"),
         ({"qualifier": "too-long-one"}, "qualifier must be 1 to 10 lower-case letters"),
         ({"stack_prefix": "Scoring*"}, r"stack_prefix must .*leave '\*' out"),
-        ({"stack_prefix": "S" * 33}, "stack_prefix must .*at most 32"),
+        ({"stack_prefix": "S" * 25}, "stack_prefix must .*at most 24"),
     ],
 )
 def test_fails_when_settings_do_not_fit(changes: dict[str, Any], message: str) -> None:
