@@ -219,7 +219,7 @@ def _file(arguments: list[str]) -> None:
 
 def _python(arguments: list[str]) -> None:
     if arguments[0] == "-m":
-        assert (PROJECT / arguments[1] / "__main__.py").exists()
+        assert (PROJECT / arguments[1].replace(".", "/") / "__main__.py").exists()
     else:
         _file(arguments)
 
@@ -280,7 +280,7 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
 
 def test_every_file_that_the_documents_name_is_there() -> None:
     roots = ("benchmarks", "constructs", "lambdas", "src", "examples", "tests")
-    files = [path.as_posix() for root in roots for path in (PROJECT / root).rglob("*.py")]
+    files = [path.as_posix() for root in roots for path in (PROJECT / root).rglob("*.*")]
     own = ("app.py", "pipelines.yaml", "accounts.yaml")  # the last is a reader's to write
     files += [str(PROJECT / name) for name in own]
     for page in PAGES:
