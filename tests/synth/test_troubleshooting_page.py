@@ -11,6 +11,7 @@ from tests.documents import PROJECT
 PAGE = PROJECT / "docs" / "troubleshooting.md"
 #: What the service or a model server says and nothing here does, with the source in the reference.
 OF_OTHERS = {
+    "is not authorized to perform: sagemaker:CreateTransformJob",  # IAM, of any call
     "ClientError: 413",  # §4, the server's own answer behind the service's word
 }
 #: The first column's code of the tables whose first column is a text, not a description.
