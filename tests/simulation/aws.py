@@ -457,10 +457,14 @@ class _Message:
     body: str
     number: int
     is_in_flight: bool = False
+    receives: int = 0
 
 
 class Queue:
-    """An SQS queue that a function polls; what it does not take comes again."""
+    """An SQS queue that a function polls; what it does not take comes again.
+
+    After so many vain receives it is among the dead letters, which are here as well.
+    """
 
     def __init__(
         self,
@@ -469,12 +473,16 @@ class Queue:
         *,
         batch_size: int,
         visibility_s: float,
+        max_receives: int,
     ) -> None:
         self._account = account
+        self._max_receives = max_receives
         self._deliver = deliver
         self._batch_size = batch_size
         self._visibility_s = visibility_s
         self._waiting: dict[int, _Message] = {}
+        self._dead: dict[int, _Message] = {}
+        self.given_up = 0
         self._numbers = itertools.count()
         self._polls = False
 
@@ -482,6 +490,29 @@ class Queue:
     def is_empty(self) -> bool:
         """Whether no message is there, or on its way."""
         return not self._waiting
+
+    @property
+    def has_dead_letters(self) -> bool:
+        """Whether messages were given up, and have not moved back."""
+        return bool(self._dead)
+
+    def receive_message(self, *, MaxNumberOfMessages: int, **_: Any) -> Item:  # noqa: N803
+        """Return dead letters, and hide them for a while."""
+        seen = [letter for letter in self._dead.values() if not letter.is_in_flight]
+        letters = seen[:MaxNumberOfMessages]
+        for letter in letters:
+            letter.is_in_flight = True
+            self._account.scheduler.after(30, partial(setattr, letter, "is_in_flight", False))
+        return {
+            "Messages": [
+                {"Body": letter.body, "ReceiptHandle": str(letter.number)} for letter in letters
+            ]
+        }
+
+    def delete_message_batch(self, *, Entries: Sequence[Item], **_: Any) -> None:  # noqa: N803
+        """Delete dead letters."""
+        for entry in Entries:
+            self._dead.pop(int(entry["ReceiptHandle"]), None)
 
     def send_message(self, *, MessageBody: str, DelaySeconds: float = 0, **_: Any) -> None:  # noqa: N803
         assert 0 <= DelaySeconds <= 900, "SQS delays by at most 900 s"
@@ -521,12 +552,17 @@ class Queue:
         batch = seen[: self._batch_size]
         for message in batch:
             message.is_in_flight = True
+            message.receives += 1
 
         def ended(failed: set[str] | None) -> None:
             """All have failed if it is None: they show again when their time is over."""
             for message in batch:
                 if failed is not None and str(message.number) not in failed:
                     self._waiting.pop(message.number, None)
+                elif message.receives == self._max_receives and message.number in self._waiting:
+                    self.given_up += 1
+                    self._dead[message.number] = self._waiting.pop(message.number)
+                    message.is_in_flight = False
                 else:
                     self._show(message, self._visibility_s)
 

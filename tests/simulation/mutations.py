@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
+from batch_transform_cli.dead_letters import DeadLetters
 from transform_lambdas import settle
 from transform_lambdas.dispatch import Dispatcher
 from transform_lambdas.drops import Drop, Listed
@@ -156,6 +157,24 @@ def each_settlement_decides_anew_what_was_overtaken() -> AbstractContextManager[
     return patch.object(RunFiles, "write_overtaken", lambda self, run_id, keys: keys)
 
 
+def a_dead_letter_is_deleted_before_it_is_sent() -> AbstractContextManager[Any]:
+    move_back = DeadLetters.move_back
+
+    class Hasty:
+        def __init__(self, sqs: Any) -> None:
+            self._sqs = sqs
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._sqs, name)
+
+        def receive_message(self, **arguments: Any) -> Any:
+            received = self._sqs.receive_message(**arguments)
+            self._sqs.delete_message_batch(Entries=received["Messages"])
+            return received
+
+    return patch.object(DeadLetters, "move_back", lambda self, sqs: move_back(self, Hasty(sqs)))
+
+
 MUTATIONS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
     a_claim_takes_whatever_is_there,
     two_runs_may_hold_a_key,
@@ -175,6 +194,7 @@ MUTATIONS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
     a_redrive_takes_whatever_is_there,
     a_redrive_told_twice_is_done_twice,
     a_redrive_leaves_a_drop_as_old_as_it_was,
+    a_dead_letter_is_deleted_before_it_is_sent,
     fewer_predictions_than_records_are_good_enough,
     records_are_compared_before_they_are_counted,
 )
