@@ -150,6 +150,7 @@ class Table:
         self._partitions: dict[str, SortedDict] = {}
         self._indexed: dict[str, SortedDict] = {}
         self._shown: dict[tuple[str, str], Item] = {}  # by the index
+        self._shown_at: dict[tuple[str, str], float] = {}  # the last change of each
         self._unshown: list[tuple[float, tuple[str, str], Item | None]] = []
 
     # What functions call
@@ -286,7 +287,8 @@ class Table:
         if "queue" in (before or {}) or "queue" in (after or {}):
             random, now_s = self._account.scheduler.random, self._account.scheduler.now_s
             lag_s = random.uniform(0, self._account.faults.index_lag_s)
-            shown_at = max([now_s + lag_s, *(at for at, other, _ in self._unshown if other == key)])
+            shown_at = max(now_s + lag_s, self._shown_at.get(key, 0))
+            self._shown_at[key] = shown_at
             self._unshown.append((shown_at, key, after))
 
     def _show(self) -> None:
