@@ -34,9 +34,18 @@ def define_topic(
                     allow_services(
                         "ServicesTell",
                         *ALERTING,
-                        "events.amazonaws.com",
                         actions=["sns:Publish"],
                         conditions={"StringEquals": {"aws:SourceAccount": place_of(scope).account}},
+                        resources=[arn],
+                    ),
+                    allow_services(
+                        # It tells a topic of no account or rule, so that a condition would shut
+                        # it out: docs.aws.amazon.com/eventbridge/latest/userguide/
+                        # eb-troubleshooting.html
+                        "EventBridgeTells",
+                        "events.amazonaws.com",
+                        actions=["sns:Publish"],
+                        conditions=None,
                         resources=[arn],
                     ),
                 ],

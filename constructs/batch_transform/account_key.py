@@ -56,4 +56,13 @@ def _statements(place: Place) -> list[Statement]:
             actions=["kms:Decrypt", "kms:GenerateDataKey"],
             conditions={"StringEquals": {"aws:SourceAccount": place.account}},
         ),
+        allow_services(
+            # On its way to a topic EventBridge says for no account, but SNS says for which topic.
+            "EventBridgeTellsTopics",
+            "events.amazonaws.com",
+            actions=["kms:Decrypt", "kms:GenerateDataKey"],
+            conditions={
+                "ArnLike": {"kms:EncryptionContext:aws:sns:topicArn": place.arn("sns", "*")}
+            },
+        ),
     ]

@@ -40,21 +40,20 @@ def allow_services(
     sid: str,
     *services: str,
     actions: Sequence[str],
-    conditions: Mapping[str, Mapping[str, object]],
+    conditions: Mapping[str, Mapping[str, object]] | None,
     resources: Sequence[str] | None = ("*",),
 ) -> Statement:
     """Return the statement of a resource's policy that lets services in.
 
     :param resources: `None` in the policy of a role, which is its own resource.
     """
-    own = {} if resources is None else {"Resource": [*resources]}
     return {
         "Sid": sid,
         "Effect": "Allow",
         "Principal": {"Service": [*services]},
         "Action": [*actions],
-        **own,
-        "Condition": conditions,
+        **({} if resources is None else {"Resource": [*resources]}),
+        **({} if conditions is None else {"Condition": conditions}),
     }
 
 

@@ -579,6 +579,7 @@ def test_the_key_lets_in_the_services_of_pipelines_and_of_alerts(everything: Tem
         "CloudWatchKeepsLogs",
         "StepFunctionsDeliversLogs",
         "AlertsReachTheTopic",
+        "EventBridgeTellsTopics",
     ]
     assert statements["AlertsReachTheTopic"]["Principal"]["Service"] == [
         "cloudwatch.amazonaws.com",
@@ -586,6 +587,25 @@ def test_the_key_lets_in_the_services_of_pipelines_and_of_alerts(everything: Tem
         "costalerts.amazonaws.com",
     ]
     assert key["EnableKeyRotation"] is True
+
+
+def test_eventbridge_tells_the_topic_without_a_condition_that_it_could_not_meet(
+    everything: Template,
+) -> None:
+    (policy,) = of_type(everything, "AWS::SNS::TopicPolicy")
+    statements = dict(statements_by_sid(policy["PolicyDocument"]))
+    (key,) = of_type(everything, "AWS::KMS::Key")
+    use = dict(statements_by_sid(key["KeyPolicy"]))["EventBridgeTellsTopics"]
+
+    assert "Condition" not in statements["EventBridgeTells"]
+    assert statements["EventBridgeTells"]["Principal"] == {"Service": ["events.amazonaws.com"]}
+    assert resolved(use["Condition"]) == {
+        "ArnLike": {
+            "kms:EncryptionContext:aws:sns:topicArn": (
+                f"arn:aws-us-gov:sns:ap-southeast-1:{PSEUDO['AWS::AccountId']}:*"
+            )
+        }
+    }
 
 
 def test_a_stack_of_one_region_needs_no_home() -> None:

@@ -30,6 +30,12 @@ SAY_NO_SOURCE = ["lambda.amazonaws.com"]
 # What CloudWatch Logs says instead when it uses a key: for which log groups and deliveries.
 LOGS_SAY = {"kms:encryptioncontext:aws:logs:arn", "kms:encryptioncontext:sourcearn"}
 
+# What SNS says when it uses a key, for whoever publishes.
+SNS_SAYS = "kms:encryptioncontext:aws:sns:topicarn"
+
+# EventBridge says nothing when it publishes to a topic, and any condition would shut it out.
+TELLS_TOPICS = ("events.amazonaws.com", ["sns:Publish"])
+
 RESOURCE_POLICIES = {
     "AWS::S3::BucketPolicy": "PolicyDocument",
     "AWS::SQS::QueuePolicy": "PolicyDocument",
@@ -113,6 +119,7 @@ def test_a_service_is_trusted_for_resources_of_ours_only(templates: dict[str, Te
         for where, statement in trusting(name, template)
         for service in services(statement)
         if not (service in SAY_NO_SOURCE or is_limited(statement))
+        and (service, statement["Action"]) != TELLS_TOPICS
     }
 
     assert trusted == set()
@@ -154,7 +161,7 @@ def services(statement: Statement) -> list[str]:
 
 def is_limited(statement: Statement) -> bool:
     keys = {key.lower() for operator in statement.get("Condition", {}).values() for key in operator}
-    return bool(keys & {"aws:sourcearn", "aws:sourceaccount", *LOGS_SAY})
+    return bool(keys & {"aws:sourcearn", "aws:sourceaccount", *LOGS_SAY, SNS_SAYS})
 
 
 @pytest.mark.parametrize(
