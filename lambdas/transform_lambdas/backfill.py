@@ -141,11 +141,14 @@ class Backfill:
         return progress, counts, page["IsTruncated"]
 
     def _enter(self, found: Listed, *, listed_at: datetime, since: str) -> Counter[str]:
-        newest = self._ledger.newest(found.key)
+        known = self._ledger.newest_few(found.key)
+        newest = known[0] if known else None
         if newest and newest.status != SUPERSEDED and found.is_known(newest.drop, listed_at):
+            return Counter()
+        drop = found.to_drop(after=newest.drop if newest else None)
+        # The event of an older version may have come since, and have put that above this one.
+        if any(each.status != SUPERSEDED and each.drop.is_same_upload(drop) for each in known):
             return Counter()
         # It waits from the backfill's start, not from its upload, or a thousand old objects would
         # all be scored before the one that was uploaded just now.
-        return self._recorder.record(
-            found.to_drop(after=newest.drop if newest else None), since=since
-        )
+        return self._recorder.record(drop, since=since)

@@ -61,11 +61,11 @@ class Intake:
             if self._uploads.is_marker(drop.key):
                 self._ledger.mark(drop.dropped_at)
                 return Counter()
-            newest = self._ledger.newest(drop.key)
-            if newest and newest.drop.was_listed:
-                if newest.drop.is_same_upload(drop):
-                    return Counter()  # A backfill was faster than the event.
-                drop = drop.below_if_older(newest.drop)
+            known = [entry.drop for entry in self._ledger.newest_few(drop.key)]
+            if any(other.was_listed and other.is_same_upload(drop) for other in known):
+                return Counter()  # A backfill was faster than the event.
+            if known and known[0].was_listed:
+                drop = drop.below_if_older(known[0])
             return self.record(drop)
         except Exception:  # one bad event must not hold up the rest; SQS keeps it
             logger.exception("an S3 event must be recorded, and one was not; it comes again")

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from heapq import merge
+from itertools import islice
 from typing import Any
 
 from boto3.dynamodb.conditions import Key
@@ -142,6 +143,11 @@ class Ledger:
         """Return the newest version of a key that is known, read consistently."""
         item = next(self._versions(key, at_once=1), None)
         return None if item is None else _entry_of(item, _drop_of(item))
+
+    def newest_few(self, key: str) -> list[Entry]:
+        """Return the newest versions of a key, one query's, the newest first, read consistently."""
+        items = islice(self._versions(key, at_once=_VERSIONS_AT_ONCE), _VERSIONS_AT_ONCE)
+        return [_entry_of(item, _drop_of(item)) for item in items]
 
     def record(self, drop: Drop, *, problem: str | None = None, since: str | None = None) -> bool:
         """Write a drop down once; return whether it is new.

@@ -41,6 +41,7 @@ _UNREADABLE = {
     "AccessDenied": "the function settle may not read the object",
 }
 _TOO_MUCH = f"the run has more than {_TOTAL_LIMIT_BYTES / 1024**3:,.0f} GiB to count"
+_IN_VAIN = "the executions that were to count them died; the log of settle says of what"
 _TOO_LONG = f"the object unpacks to more than {_UNPACKED_LIMIT_BYTES / 1024**3:g} GiB"
 _NO_GZIP = "the object could not be decompressed"
 _SPANS = "some of its lines end inside quotes, so that lines are not rows"
@@ -212,25 +213,28 @@ class RecordCounts:
                     open_lines += 1
         return _Count(lines, open_lines)
 
-    def compare(self, run_id: str, keys: Iterable[str], *, parts: int) -> dict[str, Compared]:
+    def compare(
+        self, run_id: str, keys: Iterable[str], *, parts: int, in_vain: bool = False
+    ) -> dict[str, Compared]:
         """Say of each of these drops, which have predictions, what its records are.
 
         :param parts: that were counted.
+        :param in_vain: it was tried and given up.
         """
         counts: dict[tuple[str, int], _Count] = {}
         for part in range(parts):
             for key, step, count in self._files.read_counts(run_id, part):
                 counts[key, step] = counts.get((key, step), _Count()) + _Count(**count)
-        return {key: self._compared(key, counts) for key in keys}
+        uncounted = _Count(unknown=_IN_VAIN if in_vain else _TOO_MUCH)
+        return {key: self._compared(key, counts, uncounted) for key in keys}
 
-    def _compared(self, key: str, counts: Mapping[tuple[str, int], _Count]) -> Compared:
+    def _compared(
+        self, key: str, counts: Mapping[tuple[str, int], _Count], uncounted: _Count
+    ) -> Compared:
         short: tuple[Step, int, int] | None = None
         not_compared = ""
         for number, check in self._checks.items():
-            read, written = (
-                counts.get((key, place), _Count(unknown=_TOO_MUCH))
-                for place in (number - 1, number)
-            )
+            read, written = (counts.get((key, place), uncounted) for place in (number - 1, number))
             why = read.unknown or written.unknown
             if not why and check.rows_span_lines and read.open:
                 why = _SPANS

@@ -133,15 +133,8 @@ class RunFiles(Objects):
 
     def write_overtaken(self, run_id: str, keys: Sequence[str]) -> list[str]:
         """Note which drops were overtaken, unless that was done before; return what was noted."""
-        name = f"runs/{run_id}/overtaken.json"
-        try:
-            self._write(name, list(keys), IfNoneMatch="*")
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "PreconditionFailed":
-                raise
-            noted: list[str] = self._read(name)
-            return noted
-        return list(keys)
+        noted: list[str] = self._write_once(f"runs/{run_id}/overtaken.json", list(keys))
+        return noted
 
     def promote(self, run_id: str, step: Step, key: str, *, size: int, prefix: str) -> str:
         """Copy a drop's output to its place under the output prefix, and return its key there."""
@@ -198,8 +191,8 @@ class RunFiles(Objects):
         return work
 
     def write_counts(self, run_id: str, part: int, counts: Sequence[Any]) -> None:
-        """Write what was counted of one part."""
-        self._write(_counted_key(run_id, part), list(counts))
+        """Write what was counted of one part, unless it was counted before."""
+        self._write_once(_counted_key(run_id, part), list(counts))
 
     def read_counts(self, run_id: str, part: int) -> list[Any]:
         """Return what was counted of one part."""
@@ -214,6 +207,16 @@ class RunFiles(Objects):
             ContentType="application/json",
             **more,
         )
+
+    def _write_once(self, key: str, value: Any) -> Any:
+        """Write what nobody has written yet; return what is there then."""
+        try:
+            self._write(key, value, IfNoneMatch="*")
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "PreconditionFailed":
+                raise
+            return self._read(key)
+        return value
 
     def _read(self, key: str) -> Any:
         return json.load(self.open(key))

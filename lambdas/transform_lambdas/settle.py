@@ -48,6 +48,7 @@ from transform_lambdas.transform_jobs import UNFINISHED, Job, TransformJobs, ref
 from transform_lambdas.wake_queue import WakeQueue
 
 _LOOK_FOR_AFTER_S = 60  # by then the drop that was overtaken is superseded
+_COUNTED_IN_VAIN = 8  # executions that died, over some hours: the records are not counted then
 _AT_ONCE = 16  # calls to S3 and DynamoDB, each on a connection of its own
 _CONFIG = Config(max_pool_connections=_AT_ONCE)
 
@@ -124,7 +125,7 @@ class Settlement:
         drops = self._drops(run_id)
         made = self._files.output_sizes(run_id, self._steps[-1])
         sizes = {drop.key: made[drop.key] for drop in drops if drop.key in made}
-        if "counted" not in told:
+        if "counted" not in told and run.finishes < _COUNTED_IN_VAIN:
             parts = self._records.plan(run_id, [drop for drop in drops if drop.key in sizes])
             if parts:
                 return {**told, "status": "CountRecords", "count_parts": parts}
@@ -155,7 +156,10 @@ class Settlement:
         run_id = run.run_id
         since = self._ledger.settling_since(run_id)
         last = self._steps[-1]
-        records = self._records.compare(run_id, sizes, parts=told.get("counted", 0))
+        in_vain = "counted" not in told and run.finishes >= _COUNTED_IN_VAIN
+        records = self._records.compare(
+            run_id, sizes, parts=told.get("counted", 0), in_vain=in_vain
+        )
         whole = {key: size for key, size in sizes.items() if not records[key].short}
         claimed = [
             entry

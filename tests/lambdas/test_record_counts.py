@@ -140,6 +140,23 @@ def test_rows_with_quotes_that_end_in_their_line_are_compared(world: World) -> N
     assert run(world, without_last, a=b'1,"two ""words"""\n2,3\n') == {"a": "failed"}
 
 
+def test_what_nobody_can_count_is_done_in_the_end_and_not_compared(world: World) -> None:
+    world.drop("input/a", b"x,1\ny,2\n")
+    world.jobs.answers = without_last
+    world.pass_time(60)
+    (run_id,) = world.dispatch()
+    world.do_job(run_id)
+    for number in range(1, 9):
+        assert world.settlement.settle({"run_id": run_id})["status"] == "CountRecords"
+        world.ledger.begin_finish(world.ledger.run(run_id), f"{run_id}-f{number}")
+
+    assert world.settlement.settle({"run_id": run_id})["status"] == "Settled"
+
+    assert world.statuses() == {"input/a": "done"}
+    drop = world.read(f"reports/{run_id}.drops.jsonl")
+    assert "the executions that were to count them died" in drop["not_compared"]
+
+
 def test_a_step_without_a_check_may_leave_out_what_it_likes(world: World) -> None:
     world.checks = [None]
 

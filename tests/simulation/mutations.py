@@ -175,6 +175,13 @@ def a_dead_letter_is_deleted_before_it_is_sent() -> AbstractContextManager[Any]:
     return patch.object(DeadLetters, "move_back", lambda self, sqs: move_back(self, Hasty(sqs)))
 
 
+def each_execution_counts_anew() -> AbstractContextManager[Any]:
+    def write_counts(self: RunFiles, run_id: str, part: int, counts: Sequence[Any]) -> None:
+        self._write(f"runs/{run_id}/counted/{part:05d}.json", list(counts))
+
+    return patch.object(RunFiles, "write_counts", write_counts)
+
+
 MUTATIONS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
     a_claim_takes_whatever_is_there,
     two_runs_may_hold_a_key,

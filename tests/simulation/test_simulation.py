@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from tests.simulation.aws import Faults
-from tests.simulation.mutations import MUTATIONS, each_settlement_decides_anew_what_was_overtaken
+from tests.simulation.mutations import (
+    MUTATIONS,
+    each_execution_counts_anew,
+    each_settlement_decides_anew_what_was_overtaken,
+)
 from tests.simulation.world import Broken, Plan, World, simulated
 
 SEEDS, GROUPS = 2000, 4
@@ -134,8 +138,8 @@ def test_a_function_that_dies_at_any_call_loses_nothing_and_scores_nothing_twice
             return  # the whole way takes fewer calls: each has been the last one once
 
 
-def overwritten_at_each_call(*, after: bool) -> None:
-    plan = replace(CALM, uploads=1, keys=1)
+def overwritten_at_each_call(*, after: bool, lossy: float) -> None:
+    plan = replace(CALM, uploads=1, keys=1, lossy=lossy)
     dies_at = 0
     while True:
         dies_at += 1
@@ -149,13 +153,22 @@ def overwritten_at_each_call(*, after: bool) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
-def test_what_is_overwritten_when_a_function_dies_is_done_if_its_predictions_are_in_place(
-    after: bool,
+@pytest.mark.parametrize("lossy", [0.0, 1.0])
+def test_what_is_overwritten_when_a_function_dies_ends_as_was_decided(
+    lossy: float, after: bool
 ) -> None:
-    overwritten_at_each_call(after=after)
+    overwritten_at_each_call(after=after, lossy=lossy)
 
-    with each_settlement_decides_anew_what_was_overtaken(), pytest.raises(Broken):
-        overwritten_at_each_call(after=True)
+
+@pytest.mark.parametrize(
+    ("bug", "lossy"),
+    [(each_settlement_decides_anew_what_was_overtaken, 0.0), (each_execution_counts_anew, 1.0)],
+)
+def test_a_planted_bug_in_what_is_decided_once_is_found(
+    bug: Callable[[], AbstractContextManager[Any]], lossy: float
+) -> None:
+    with bug(), pytest.raises(Broken):
+        overwritten_at_each_call(after=True, lossy=lossy)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])

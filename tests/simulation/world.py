@@ -223,6 +223,7 @@ class World:
         self._uploads_left = self.plan.uploads
         self._backfills_left = 1  # the last, when the trouble is over; those before it may be lost
         self._redrives_left = self.plan.redrives
+        self._newest_execution: Process | None = None
         self._asked_again: set[tuple[str, str, str]] = set()  # key, order, when it had failed
 
     # What happens
@@ -290,9 +291,11 @@ class World:
                 self.uploads.send(json.dumps(request), delay_s=delay_s)
 
     def overwrite(self, key: str, body: bytes) -> None:
-        """Upload another version now, which was not planned."""
+        """Upload another version now, which was not planned, and abort what runs."""
         self._uploads_left += 1
         self._upload(key, body)
+        if self._newest_execution is not None:
+            self.scheduler.after(0.1, self._newest_execution.kill)
 
     def _move_dead_letters(self) -> None:
         letters = DeadLetters(what="uploads", queue_url="uploads", url="dead", count=0)
@@ -453,6 +456,7 @@ class World:
                 self.wake_ups.send(json.dumps({"detail": {"name": name}}))
 
         process = self.scheduler.spawn(lambda: self._steps(arguments), on_end=ended)
+        self._newest_execution = process
         if self.account.likely(self.account.faults.aborted):
             self.scheduler.after(self._random.uniform(0, 1200), process.kill)
 
@@ -720,8 +724,11 @@ class World:
         items = self.ledger_table.items
         drops: dict[str, dict[str, Any]] = {}
         for item in items.values():
-            # An event and a listing may tell of one upload at one moment; what is done counts.
-            if "drop_status" in item and drops.get(item["etag"], {}).get("drop_status") != "done":
+            # An event and a listing may tell of one upload at one moment; then one is superseded.
+            if "drop_status" in item and drops.get(item["etag"], {}).get("drop_status") in (
+                None,
+                "superseded",
+            ):
                 drops[item["etag"]] = item
         for upload in self._uploaded:
             drop = drops.get(upload.version.etag)
