@@ -24,6 +24,7 @@ _L2_NOTIFICATIONS = "Notifications"
 _POLICY_NOT_SEEN = "@aws-cdk/aws-s3:accessLogsPolicyNotAdded"
 _UNFINISHED_UPLOADS = Duration.days(7)
 _RUN_FILES = Duration.days(30)
+_A_DAY = Duration.days(1)
 
 
 class TransformBuckets(Construct):
@@ -59,6 +60,9 @@ class TransformBuckets(Construct):
         # Asked for once: each answer of CDK is a round trip.
         self.input_name, self.input_arn = self.input.bucket_name, self.input.bucket_arn
         self.output_name, self.output_arn = self.output.bucket_name, self.output.bucket_arn
+        #: What tells them from other buckets; one that is made here is known by its token.
+        self.input_identity = bucket_identity(self.input) if input_bucket else self.input_name
+        self.output_identity = bucket_identity(self.output) if output_bucket else self.output_name
         #: The KMS keys of drops.
         self.input_keys = [*distinct_keys(self.input.encryption_key)]
         #: The KMS keys of predictions, reports and the files of runs, each once.
@@ -125,7 +129,7 @@ class TransformBuckets(Construct):
                 id="ExpireRunFiles",
                 prefix=RUNS,
                 expiration=_RUN_FILES,
-                noncurrent_version_expiration=Duration.days(1),
+                noncurrent_version_expiration=_A_DAY,
             ),
             s3.LifecycleRule(
                 id="RemoveMarkersOfRunFiles", prefix=RUNS, expired_object_delete_marker=True

@@ -34,9 +34,9 @@ class Deletion(Construct):
             "Function",
             module="deletion",
             description="Stops what runs when the stack is deleted",
-            environment={"PIPELINE_ID": pipeline_id, "STATE_MACHINE_ARN": run.state_machine.ref},
+            environment={"PIPELINE_ID": pipeline_id, "STATE_MACHINE_ARN": run.state_machine_arn},
             statements=[
-                allow(actions=["states:ListExecutions"], resources=[run.state_machine.ref]),
+                allow(actions=["states:ListExecutions"], resources=[run.state_machine_arn]),
                 allow(actions=["states:StopExecution"], resources=[run.executions_arn]),
                 allow(actions=["sagemaker:ListTransformJobs"], resources=["*"]),
                 allow(

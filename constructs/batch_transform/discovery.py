@@ -8,9 +8,12 @@ from constructs import Construct
 
 from batch_transform.names import pascal
 
+# What a person looks for after a deployment; programs read the parameters.
+_OUTPUTS = ("input-bucket", "output-bucket", "state-machine-arn", "api-url")
+
 
 class Discovery(Construct):
-    """Publishes each fact as `/batch-transform/<pipeline_id>/<name>` and as a stack output.
+    """Publishes each fact as `/batch-transform/<pipeline_id>/<name>`, and some as stack outputs.
 
     The outputs have the facts' plain names (`InputBucket`) for the first pipeline of a stack, and
     begin with the construct's id (`ChurnInputBucket`) for those after it.
@@ -26,10 +29,11 @@ class Discovery(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         stack = Stack.of(self)
-        first = all(stack.node.try_find_child(pascal(name)) is None for name in facts)
+        first = stack.node.try_find_child(pascal(_OUTPUTS[0])) is None
         prefix = "" if first else re.sub(r"[^A-Za-z0-9]", "", scope.node.id)
         for name, value in facts.items():
-            CfnOutput(stack, f"{prefix}{pascal(name)}", value=value)
+            if name in _OUTPUTS:
+                CfnOutput(stack, f"{prefix}{pascal(name)}", value=value)
             CfnResource(
                 self,
                 pascal(name),

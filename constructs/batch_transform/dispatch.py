@@ -33,7 +33,6 @@ class Dispatch(Construct):
         functions: TransformFunctions,
     ) -> None:
         super().__init__(scope, construct_id)
-        state_machine = run.state_machine
         self.function = functions.define(
             self,
             "Function",
@@ -44,7 +43,7 @@ class Dispatch(Construct):
                 "LEDGER_TABLE": ledger.table_name,
                 "INPUT_BUCKET": buckets.input_name,
                 "OUTPUT_BUCKET": buckets.output_name,
-                "STATE_MACHINE_ARN": state_machine.ref,
+                "STATE_MACHINE_ARN": run.state_machine_arn,
                 "WAKE_QUEUE_URL": wake_ups.queue.url,
                 "MAX_CONCURRENT_RUNS": str(max_concurrent_runs),
                 **batch.to_environment(),
@@ -65,16 +64,16 @@ class Dispatch(Construct):
                     resources=[buckets.output_objects(f"{RUNS}*")],
                 ),
                 *buckets.key_use("kms:Decrypt", "kms:GenerateDataKey", keys=buckets.output_keys),
-                allow(actions=["states:StartExecution"], resources=[state_machine.ref]),
+                allow(actions=["states:StartExecution"], resources=[run.state_machine_arn]),
                 allow(actions=["states:DescribeExecution"], resources=[run.executions_arn]),
             ],
             memory_mb=512,
             timeout_s=DISPATCH_TIMEOUT_S,
         )
         # When runs are stopped nobody may start one any more, not even a call that is under way.
-        self.function.role.node.add_dependency(deletion.resource)
+        self.function.role_resource.add_resource_dependency(deletion.resource)
         # It wakes itself on purpose, for as long as uploads come. Else Lambda takes that for a loop
         # by mistake, and puts every 17th wake-up of a chain into the dead-letter queue.
         self.function.resource.add_property_override("RecursiveLoop", "Allow")
         wake_ups.wake(self.function)
-        wake_ups.wake_when_a_run_ends(state_machine)
+        wake_ups.wake_when_a_run_ends(run.state_machine_arn)

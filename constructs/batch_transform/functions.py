@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from aws_cdk import CfnResource, Duration, FileAssetLocation, RemovalPolicy, Stack
+from aws_cdk import CfnResource, Duration, FileAssetLocation, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
@@ -13,9 +13,10 @@ from constructs import Construct
 
 from batch_transform.assets import file_asset
 from batch_transform.functions_vpc import connect_functions
+from batch_transform.log_retention import days_of
 from batch_transform.networks import FunctionsVpc
 from batch_transform.queues import LettersQueue
-from batch_transform.statements import Statement, allow, key_use, own_policy
+from batch_transform.statements import Statement, allow, key_use, service_role
 
 _CODE_ID = "BatchTransformFunctions"
 _PACKAGE = Path(__file__).resolve().parent
@@ -40,20 +41,33 @@ def vended_log_group(
     pipeline_id: str,
     retention: logs.RetentionDays,
     encryption_key: kms.IKey | None,
-) -> logs.LogGroup:
+) -> str:
     """Define a log group that a service writes to by CloudWatch's own delivery.
 
     The one resource policy that lets it is limited to 5,120 characters an account and region, and
     only groups of this prefix do not make it longer
     (https://docs.aws.amazon.com/step-functions/latest/dg/bp-cwl.html).
+
+    :return: its ARN.
     """
-    return logs.LogGroup(
+    name = f"/aws/vendedlogs/{service}/batch-transform/{pipeline_id}"
+    return _log_group(scope, "Logs", retention, encryption_key, name=name).attr_arn
+
+
+def _log_group(
+    scope: Construct,
+    construct_id: str,
+    retention: logs.RetentionDays,
+    encryption_key: kms.IKey | None,
+    *,
+    name: str | None = None,
+) -> logs.CfnLogGroup:
+    return logs.CfnLogGroup(
         scope,
-        "Logs",
-        encryption_key=encryption_key,
-        log_group_name=f"/aws/vendedlogs/{service}/batch-transform/{pipeline_id}",
-        removal_policy=RemovalPolicy.DESTROY,
-        retention=retention,
+        construct_id,
+        kms_key_id=None if encryption_key is None else encryption_key.key_arn,
+        log_group_name=name,
+        retention_in_days=days_of(retention),
     )
 
 
@@ -69,17 +83,22 @@ class TransformFunction(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        role: iam.Role,
+        role: iam.CfnRole,
         properties: Mapping[str, object],
     ) -> None:
         super().__init__(scope, construct_id)
-        self.role = role
+        self.role_resource = role
         self.resource = CfnResource(
             self,
             "Resource",
             type="AWS::Lambda::Function",
-            properties={**properties, "Role": role.role_arn},
+            properties={**properties, "Role": role.attr_arn},
         )
+
+    @cached_property
+    def role(self) -> iam.IRole:
+        """What it acts as; statements that are added are a policy beside it."""
+        return iam.Role.from_role_name(self, "Role", self.role_resource.ref)
 
     @cached_property
     def function_name(self) -> str:
@@ -143,8 +162,6 @@ class TransformFunctions:
         self._log_retention = log_retention
         self._encryption_key = encryption_key
         self._network = None if vpc is None else connect_functions(scope, vpc)
-        # The same for each function, and each costs a round trip to CDK.
-        self._service = iam.ServicePrincipal("lambda.amazonaws.com")
         self._traces = allow(
             actions=["xray:PutTelemetryRecords", "xray:PutTraceSegments"], resources=["*"]
         )
@@ -163,17 +180,13 @@ class TransformFunctions:
         timeout_s: int,
     ) -> TransformFunction:
         """Define the function whose handler is `transform_lambdas.<module>.handle`."""
-        log_group = logs.LogGroup(
-            scope,
-            f"{construct_id}Logs",
-            encryption_key=self._encryption_key,
-            removal_policy=RemovalPolicy.DESTROY,
-            retention=self._log_retention,
+        log_group = _log_group(
+            scope, f"{construct_id}Logs", self._log_retention, self._encryption_key
         )
         own = [
             allow(
                 actions=["logs:CreateLogStream", "logs:PutLogEvents"],
-                resources=[log_group.log_group_arn],
+                resources=[log_group.attr_arn],
             ),
             self._traces,
         ]
@@ -185,12 +198,12 @@ class TransformFunctions:
         if self._network is not None:
             own += self._network.statements
             more["VpcConfig"] = self._network.config
-        role = iam.Role(
+        role = service_role(
             scope,
             f"{construct_id}Role",
-            assumed_by=self._service,
+            "lambda.amazonaws.com",
+            statements=[*own, *statements],
             description=f"What {module} of the batch transform pipeline {self._pipeline_id} may do",
-            inline_policies=own_policy([*own, *statements]),
         )
         return TransformFunction(
             scope,
@@ -202,7 +215,7 @@ class TransformFunctions:
                 "Description": f"{description} (pipeline {self._pipeline_id})",
                 "Environment": {"Variables": dict(environment)},
                 "Handler": f"transform_lambdas.{module}.handle",
-                "LoggingConfig": {"LogFormat": "JSON", "LogGroup": log_group.log_group_name},
+                "LoggingConfig": {"LogFormat": "JSON", "LogGroup": log_group.ref},
                 "MemorySize": memory_mb,
                 "Runtime": "python3.13",
                 "Timeout": timeout_s,

@@ -43,6 +43,7 @@ class Index(Construct):
             removal_policy=removal_policy,
             time_to_live_attribute="expires_at",
         )
+        self.table_name, self._table_arn = self.table.table_name, self.table.table_arn
         retention_days = (
             "" if index.retention is None else str(int(index.retention.to_seconds()) // DAY_S)
         )
@@ -54,7 +55,7 @@ class Index(Construct):
             environment={
                 # EMF metrics carry the pipeline as their dimension.
                 "PIPELINE_ID": pipeline_id,
-                "PREDICTIONS_TABLE": self.table.table_name,
+                "PREDICTIONS_TABLE": self.table_name,
                 "OUTPUT_BUCKET": buckets.output_name,
                 "RECORD_FORMAT": index.record_format(settings),
                 "RECORD_ID": json.dumps(index.id_place),
@@ -76,6 +77,6 @@ class Index(Construct):
     def allow(self, *actions: str, writes: bool = False) -> list[Statement]:
         """Return the statements for DynamoDB `actions` on the predictions."""
         return [
-            table_use(self.table.table_arn, *actions),
+            table_use(self._table_arn, *actions),
             *table_key_use(self._encryption_key, writes=writes),
         ]

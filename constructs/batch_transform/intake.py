@@ -1,20 +1,30 @@
 """From an upload to the ledger: EventBridge rule, schedule, queue, intake function."""
 
 import json
+from typing import TYPE_CHECKING
 
 from aws_cdk import Duration
 from aws_cdk import aws_kms as kms
-from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
 from batch_transform.buckets import TransformBuckets
 from batch_transform.functions import TransformFunctions
 from batch_transform.ledger import Ledger
 from batch_transform.policy import BatchPolicy
-from batch_transform.queues import define_queue, define_rule, define_schedule, receive_from, send_to
+from batch_transform.queues import (
+    LONGEST_RETENTION,
+    define_queue,
+    define_rule,
+    define_schedule,
+    receive_from,
+    send_to,
+)
 from batch_transform.statements import allow
 from batch_transform.uploads import Uploads
 from batch_transform.wake import WakeUps
+
+if TYPE_CHECKING:
+    from aws_cdk import aws_scheduler as scheduler
 
 _TIMEOUT_S = 60
 _BATCH_SIZE = 100
@@ -38,7 +48,7 @@ class Intake(Construct):
         pipeline_id: str,
         buckets: TransformBuckets,
         uploads: Uploads,
-        schedule: scheduler.ScheduleExpression | None,
+        schedule: "scheduler.ScheduleExpression | None",
         batch: BatchPolicy,
         ledger: Ledger,
         wake_ups: WakeUps,
@@ -53,18 +63,20 @@ class Intake(Construct):
             "Uploads",
             encryption_key=encryption_key,
             visibility=Duration.seconds(visibility_s),
-            retention=Duration.days(14),
+            retention=LONGEST_RETENTION,
         )
         if uploads.events:
             self._take_uploads(pipeline_id, buckets, uploads, batch.marker)
         if schedule is not None:
+            zone = schedule.time_zone
             define_schedule(
                 self,
                 "Backfill",
                 description=f"Backfills for the batch transform pipeline {pipeline_id}",
-                expression=schedule,
+                expression=schedule.expression_string,
+                time_zone=None if zone is None else zone.timezone_name,
                 message=json.dumps({"backfill": {}}),
-                max_age=Duration.hours(1),
+                max_age_s=3600,
                 queue=self.queue,
             )
         self.function = functions.define(

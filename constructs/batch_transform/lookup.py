@@ -50,7 +50,7 @@ class Lookup(Construct):
             "Function",
             module="lookup",
             description="Answers with predictions",
-            environment={"PREDICTIONS_TABLE": index.table.table_name},
+            environment={"PREDICTIONS_TABLE": index.table_name},
             statements=index.allow("Query"),
             memory_mb=512,
             timeout_s=28,  # the API waits for 30, and says nothing of use then
@@ -68,7 +68,7 @@ class Lookup(Construct):
         self._api_id = self.api.ref
         self._routes = self._serve()
         self._has_iam = True
-        access_logs = vended_log_group(
+        access_logs_arn = vended_log_group(
             self,
             "apigateway",
             pipeline_id=pipeline_id,
@@ -81,7 +81,7 @@ class Lookup(Construct):
             type="AWS::ApiGatewayV2::Stage",
             properties={
                 "AccessLogSettings": {
-                    "DestinationArn": access_logs.log_group_arn,
+                    "DestinationArn": access_logs_arn,
                     "Format": json.dumps(_ACCESS_LOG),
                 },
                 "ApiId": self._api_id,
@@ -103,6 +103,7 @@ class Lookup(Construct):
                 "PayloadFormatVersion": "2.0",
             },
         )
+        target = f"integrations/{integration.ref}"
         routes = [
             CfnResource(
                 self,
@@ -112,7 +113,7 @@ class Lookup(Construct):
                     "ApiId": self._api_id,
                     "AuthorizationType": "AWS_IAM",
                     "RouteKey": route,
-                    "Target": f"integrations/{integration.ref}",
+                    "Target": target,
                 },
             )
             for number, route in enumerate(_ROUTES)

@@ -291,7 +291,7 @@ class BatchTransform(Construct):
         self.grants = BatchTransformGrants(self)
         self.metrics = BatchTransformMetrics(
             self.pipeline_id,
-            state_machine_arn=self.state_machine.ref,
+            state_machine_arn=self.run.state_machine_arn,
             dead_letters=self.dead_letters,
         )
         self.alarms: Alarms | None = None
@@ -308,7 +308,7 @@ class BatchTransform(Construct):
             draw(
                 self,
                 pipeline_id=self.pipeline_id,
-                state_machine_arn=self.state_machine.ref,
+                state_machine_arn=self.run.state_machine_arn,
                 dead_letter_names=[queue.queue_name for queue in self.dead_letters],
                 indexed=index is not None,
             )
@@ -426,10 +426,10 @@ class BatchTransform(Construct):
             "intake-queue-url": self.intake.queue.url,
             "output-bucket": self.buckets.output_name,
             "ledger-table": self.ledger.table_name,
-            "state-machine-arn": self.state_machine.ref,
+            "state-machine-arn": self.run.state_machine_arn,
             "wake-queue-url": self.wake_ups.queue.queue_url,
         }
         if self.lookup is not None and self.index is not None:
             facts["api-url"] = self.lookup.url
-            facts["predictions-table"] = self.index.table.table_name
+            facts["predictions-table"] = self.index.table_name
         return facts

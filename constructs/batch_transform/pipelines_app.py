@@ -28,10 +28,10 @@ from constructs import Construct
 from batch_transform.account_facts import ACCESS_LOG_BUCKET, KEY_ARN, parameter_name
 from batch_transform.account_imports import note_of_account
 from batch_transform.accounts_file import Account
+from batch_transform.log_retention import LOG_RETENTION
 from batch_transform.pipeline import BatchTransform
 from batch_transform.pipelines_file import load
 from batch_transform.yaml_existing import (
-    LOG_RETENTION,
     BucketEntry,
     RepositoryEntry,
     ScheduleEntry,

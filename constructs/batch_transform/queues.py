@@ -1,16 +1,16 @@
 """Queues as every part has them: encrypted, TLS only, with a dead-letter queue."""
 
-from aws_cdk import Duration
+from aws_cdk import CfnResource, Duration
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
-from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from batch_transform.deployed import place_of
-from batch_transform.statements import Statement, allow, key_use, own_policy
+from batch_transform.statements import Statement, allow, key_use, service_role
 
+LONGEST_RETENTION = Duration.days(14)
 _RECEIVES = 5
 
 
@@ -48,7 +48,7 @@ def define_queue(
         encryption=encryption,
         encryption_master_key=encryption_key,
         enforce_ssl=True,
-        retention_period=Duration.days(14),
+        retention_period=LONGEST_RETENTION,
     )
     queue = LettersQueue(
         scope,
@@ -140,38 +140,43 @@ def define_schedule(
     construct_id: str,
     *,
     description: str,
-    expression: scheduler.ScheduleExpression,
+    expression: str,
+    time_zone: str | None = None,
     message: str,
-    max_age: Duration,
+    max_age_s: int,
     queue: LettersQueue,
 ) -> None:
     """Define a schedule that sends `message` to `queue`.
 
-    :param max_age: how late it may be sent, if at first it cannot be.
+    :param expression: such as `rate(1 minute)`.
+    :param time_zone: that it is meant in. Default: UTC.
+    :param max_age_s: how late it may be sent, if at first it cannot be.
     """
-    role = iam.Role(
+    role = service_role(
         scope,
         f"{construct_id}Role",
-        assumed_by=iam.ServicePrincipal(
-            "scheduler.amazonaws.com",
-            conditions={"StringEquals": {"aws:SourceAccount": place_of(scope).account}},
-        ),
-        inline_policies=own_policy(send_to(queue)),
+        "scheduler.amazonaws.com",
+        statements=send_to(queue),
+        conditions={"StringEquals": {"aws:SourceAccount": place_of(scope).account}},
     )
-    time_zone = expression.time_zone
-    scheduler.CfnSchedule(
+    zone = {} if time_zone is None else {"ScheduleExpressionTimezone": time_zone}
+    CfnResource(
         scope,
         construct_id,
-        description=description,
-        flexible_time_window=scheduler.CfnSchedule.FlexibleTimeWindowProperty(mode="OFF"),
-        schedule_expression=expression.expression_string,
-        schedule_expression_timezone=None if time_zone is None else time_zone.timezone_name,
-        target=scheduler.CfnSchedule.TargetProperty(
-            arn=queue.arn,
-            input=message,
-            role_arn=role.role_arn,
-            retry_policy=scheduler.CfnSchedule.RetryPolicyProperty(
-                maximum_event_age_in_seconds=int(max_age.to_seconds()), maximum_retry_attempts=1
-            ),
-        ),
+        type="AWS::Scheduler::Schedule",
+        properties={
+            "Description": description,
+            "FlexibleTimeWindow": {"Mode": "OFF"},
+            "ScheduleExpression": expression,
+            "Target": {
+                "Arn": queue.arn,
+                "Input": message,
+                "RetryPolicy": {
+                    "MaximumEventAgeInSeconds": max_age_s,
+                    "MaximumRetryAttempts": 1,
+                },
+                "RoleArn": role.attr_arn,
+            },
+            **zone,
+        },
     )

@@ -50,7 +50,7 @@ class Run(Construct):
         encryption_key: kms.IKey | None,
     ) -> None:
         super().__init__(scope, construct_id)
-        log_group = vended_log_group(
+        logs_arn = vended_log_group(
             self,
             "states",
             pipeline_id=pipeline_id,
@@ -112,7 +112,7 @@ class Run(Construct):
                     sfn.CfnStateMachine.LogDestinationProperty(
                         cloud_watch_logs_log_group=(
                             sfn.CfnStateMachine.CloudWatchLogsLogGroupProperty(
-                                log_group_arn=log_group.log_group_arn
+                                log_group_arn=logs_arn
                             )
                         )
                     )
@@ -125,6 +125,7 @@ class Run(Construct):
             state_machine_type="STANDARD",
             tracing_configuration=sfn.CfnStateMachine.TracingConfigurationProperty(enabled=True),
         )
+        self.state_machine_arn = self.state_machine.ref
         self.executions_arn = place_of(self).arn(
             "states", f"execution:{self.state_machine.attr_name}:*"
         )

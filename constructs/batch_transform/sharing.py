@@ -119,7 +119,7 @@ def _described(
     unknown = is_token(place.account) or is_token(place.region)
     stage = Stage.of(pipeline)
     where = stage.node.path if unknown and stage is not None else ""
-    output = bucket_identity(buckets.output)
+    output = buckets.output_identity
     suffixes = tuple(uploads.suffixes) or ("",)
     # The output of input/a.csv is predictions/input/a.csv.out.
     predictions = _Keys(
@@ -138,9 +138,7 @@ def _described(
     return _Pipeline(
         path=pipeline.node.path,
         identity=(where, place.account, place.region, pipeline_id),
-        reads=_Keys(
-            bucket=bucket_identity(buckets.input), prefix=uploads.prefix, suffixes=suffixes
-        ),
+        reads=_Keys(bucket=buckets.input_identity, prefix=uploads.prefix, suffixes=suffixes),
         predictions=predictions,
         writes=tuple(writes),
     )

@@ -4,8 +4,6 @@ import json
 
 from aws_cdk import Duration
 from aws_cdk import aws_kms as kms
-from aws_cdk import aws_scheduler as scheduler
-from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from batch_transform.functions import TransformFunction
@@ -46,9 +44,9 @@ class WakeUps(Construct):
             self,
             "EveryMinute",
             description=f"Wakes the batch transform pipeline {pipeline_id}",
-            expression=scheduler.ScheduleExpression.rate(Duration.minutes(1)),
+            expression="rate(1 minute)",
             message=json.dumps({"report": True}),
-            max_age=Duration.minutes(1),  # the next minute's is as good
+            max_age_s=60,  # the next minute's is as good
             queue=self.queue,
         )
 
@@ -58,7 +56,7 @@ class WakeUps(Construct):
             self.queue, batch_size=_BATCH_SIZE, max_concurrency=_CONCURRENCY, report_failures=False
         )
 
-    def wake_when_a_run_ends(self, state_machine: sfn.CfnStateMachine) -> None:
+    def wake_when_a_run_ends(self, state_machine_arn: str) -> None:
         """Turn every end of an execution into a wake-up, also of one that was aborted."""
         define_rule(
             self,
@@ -67,7 +65,7 @@ class WakeUps(Construct):
             event_pattern={
                 "source": ["aws.states"],
                 "detail-type": ["Step Functions Execution Status Change"],
-                "detail": {"stateMachineArn": [state_machine.ref], "status": _ENDED},
+                "detail": {"stateMachineArn": [state_machine_arn], "status": _ENDED},
             },
             queue=self.queue,
         )

@@ -23,13 +23,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import AfterValidator, Field, ValidationInfo, create_model
 
 from batch_transform.containers import ECR_URI
+from batch_transform.log_retention import LOG_RETENTION
 from batch_transform.plan import Plan, plan_pipeline
 from batch_transform.quantities import Bytes, Duration, Seconds, Size
 from batch_transform.yaml_existing import (
     CDK,
     CDK_FORMS,
     LIST,
-    LOG_RETENTION,
     MEMBERS,
     RETENTION_DAYS,
     SUBNETS,

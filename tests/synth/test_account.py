@@ -101,10 +101,17 @@ def resolved(value: Any) -> Any:
 
 
 def documents(template: Template) -> dict[str, dict[str, Any]]:
-    return {
+    """The policies by name; what a statement has one of is a list here, too."""
+    found = {
         policy["ManagedPolicyName"]: resolved(policy["PolicyDocument"])
         for policy in of_type(template, "AWS::IAM::ManagedPolicy")
     }
+    for document in found.values():
+        for statement in document["Statement"]:
+            for member in ("Action", "Resource"):
+                if isinstance(statement.get(member), str):
+                    statement[member] = [statement[member]]
+    return found
 
 
 def needed() -> set[str]:
@@ -278,6 +285,7 @@ def test_the_templates_have_every_action_that_the_library_can_give_a_role() -> N
         in REFERENCE.get(action.partition(":")[0], {"Actions": ()})["Actions"]
     }
 
+    literals.discard("sts:AssumeRole")  # what a service does with a role, not the role itself
     assert literals
     assert (
         literals - {f"{service}:{name}" for service, names in ROLES_DO.items() for name in names}
@@ -367,7 +375,7 @@ def test_the_roles_of_the_bootstrap_are_out_of_reach(everything: Template) -> No
 
     (denied,) = [each for each in statements if each["Effect"] == "Deny"]
     assert (denied["Action"], denied["Resource"]) == (
-        "iam:*",
+        ["iam:*"],
         [f"arn:aws-us-gov:iam::{PSEUDO['AWS::AccountId']}:role/cdk-*"],
     )
 

@@ -343,15 +343,9 @@ def test_a_client_finds_the_pipeline_by_parameters_and_outputs(template: dict[st
     }
     assert set(template["Outputs"]) == {
         "InputBucket",
-        "InputPrefix",
-        "IntakeQueueUrl",
         "OutputBucket",
-        "LedgerTable",
         "StateMachineArn",
-        "WakeQueueUrl",
-        "MaxConcurrentRuns",
         "ApiUrl",
-        "PredictionsTable",
     }
 
 

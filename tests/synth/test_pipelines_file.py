@@ -46,8 +46,8 @@ from batch_transform import (
     define_pipelines,
 )
 from batch_transform.accounts_file import AccountsFile
+from batch_transform.log_retention import LOG_RETENTION
 from batch_transform.pipelines_file import load, schema
-from batch_transform.yaml_existing import LOG_RETENTION
 from batch_transform.yaml_text import YamlError
 from scripts.schemas import rendered
 
@@ -120,7 +120,7 @@ def test_what_the_file_leaves_out_has_the_library_s_default(write: Callable[...,
     (template,) = synthesized(write(CHURN)).values()
 
     assert variables(template, "dispatch")["MAX_WAIT_S"] == "60"
-    assert template["Outputs"]["InputPrefix"]["Value"] == "input/"
+    assert variables(template, "intake")["INPUT_PREFIX"] == "input/"
 
 
 def test_every_member_reaches_the_pipeline(write: Callable[..., Path]) -> None:

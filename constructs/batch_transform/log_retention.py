@@ -1,0 +1,38 @@
+"""How long CloudWatch can keep logs: CDK's words, and the days that CloudFormation is told."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aws_cdk import aws_logs as logs
+
+#: How many days CDK can be told to keep logs, and its word for it.
+LOG_RETENTION = {
+    1: "ONE_DAY",
+    3: "THREE_DAYS",
+    5: "FIVE_DAYS",
+    7: "ONE_WEEK",
+    14: "TWO_WEEKS",
+    30: "ONE_MONTH",
+    60: "TWO_MONTHS",
+    90: "THREE_MONTHS",
+    120: "FOUR_MONTHS",
+    150: "FIVE_MONTHS",
+    180: "SIX_MONTHS",
+    365: "ONE_YEAR",
+    400: "THIRTEEN_MONTHS",
+    545: "EIGHTEEN_MONTHS",
+    731: "TWO_YEARS",
+    1096: "THREE_YEARS",
+    1827: "FIVE_YEARS",
+    2192: "SIX_YEARS",
+    2557: "SEVEN_YEARS",
+    2922: "EIGHT_YEARS",
+    3288: "NINE_YEARS",
+    3653: "TEN_YEARS",
+}
+_DAYS = {name: days for days, name in LOG_RETENTION.items()}
+
+
+def days_of(retention: "logs.RetentionDays") -> int | None:
+    """Return the number of days; `None`: for ever."""
+    return _DAYS.get(retention.name)
