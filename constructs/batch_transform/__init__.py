@@ -75,7 +75,7 @@ __all__ = [
     "with_server_limits",
 ]
 
-# CDK takes two seconds to import and starts Node, which only those wait for who make constructs.
+# CDK takes a second to import and starts Node, which only those wait for who make constructs.
 _LATER = {
     "Account": "account",
     "AccountBaseline": "account_baseline",

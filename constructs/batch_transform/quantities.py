@@ -1,6 +1,6 @@
 """Times and sizes: CDK's, or plain ones.
 
-The value objects take both, and need no more of them than is here. CDK takes two seconds to import
+The value objects take both, and need no more of them than is here. CDK takes a second to import
 and starts Node, which a check of a YAML file does not wait for.
 """
 
