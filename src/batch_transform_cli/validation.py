@@ -7,6 +7,7 @@ from pathlib import Path
 from batch_transform.pipelines_file import load, load_accounts
 from batch_transform.yaml_text import Problem, YamlError, YamlText
 from batch_transform_cli.errors import CommandError
+from batch_transform_cli.screen import counted
 
 PIPELINES_FILE = Path("pipelines.yaml")
 
@@ -35,7 +36,7 @@ def validate_files(files: Sequence[Path]) -> Validation:
     for path in files:
         try:
             if path in accounts:
-                valid.append(f"{path}: {_counted(len(load_accounts(YamlText(path))), 'account')}")
+                valid.append(f"{path}: {counted(len(load_accounts(YamlText(path))), 'account')}")
                 continue
             deployments = load(path, accounts[0] if accounts else None)
         except YamlError as refused:
@@ -43,8 +44,8 @@ def validate_files(files: Sequence[Path]) -> Validation:
             continue
         stages = [str(each.stage) for each in deployments if each.stage is not None]
         names = {name for each in deployments for name in each.members}
-        where = f" in {_counted(len(stages), 'account')}: {', '.join(stages)}" if stages else ""
-        valid.append(f"{path}: {_counted(len(names), 'pipeline')}{where}")
+        where = f" in {counted(len(stages), 'account')}: {', '.join(stages)}" if stages else ""
+        valid.append(f"{path}: {counted(len(names), 'pipeline')}{where}")
     return Validation(valid=valid, problems=[*problems])
 
 
@@ -54,7 +55,3 @@ def _is_of_accounts(path: Path) -> bool:
     except YamlError:
         return False  # which is told when it is read as the file of pipelines that it may be
     return "accounts" in members and "pipelines" not in members
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
