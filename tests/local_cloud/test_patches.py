@@ -109,7 +109,7 @@ def test_a_stopped_execution_stays_stopped(cloud: LocalCloud) -> None:
     function = make_function(
         cloud,
         "fails-late",
-        "import time\ndef handle(event, context):\n    time.sleep(1)\n    raise ValueError\n",
+        "import time\ndef handle(event, context):\n    time.sleep(4)\n    raise ValueError\n",
     )
     started = run_machine(cloud, "fails-late", _lambda_task(function), wait=False)
     states = cloud.client("stepfunctions")
@@ -120,7 +120,7 @@ def test_a_stopped_execution_stays_stopped(cloud: LocalCloud) -> None:
 
     wait_until(runs)
     states.stop_execution(executionArn=started["executionArn"])
-    time.sleep(2)
+    time.sleep(5)
     described = states.describe_execution(executionArn=started["executionArn"])
     assert described["status"] == "ABORTED"
 

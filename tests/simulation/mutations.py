@@ -142,7 +142,7 @@ def a_redrive_leaves_a_drop_as_old_as_it_was() -> AbstractContextManager[Any]:
 
 
 def fewer_predictions_than_records_are_good_enough() -> AbstractContextManager[Any]:
-    return patch.object(RecordCounts, "compare", lambda self, run_id, keys, parts: _unknown(keys))
+    return patch.object(RecordCounts, "compare", lambda self, run_id, keys, **_: _unknown(keys))
 
 
 def _unknown(keys: Iterable[str]) -> dict[str, Compared]:
