@@ -92,6 +92,22 @@ def test_an_event_of_an_older_version_that_comes_after_the_backfill_is_not_the_n
     assert world.prediction("input/a.csv") == b"3,4\n"
 
 
+def test_a_listed_version_is_scored_once_though_an_older_one_s_event_comes_late_and_above_it(
+    world: World,
+) -> None:
+    late, event = world.event("input/a.csv"), world.event("input/a.csv", body=b"3,4\n")
+    world.backfill()
+    assert score_all(world) == ["input/a.csv"]
+    world.take(late)  # of the same second, so that nobody knows which version is the newer one
+
+    assert world.backfill() == {}
+    assert world.count(event) == {}
+
+    score_all(world)
+    assert sorted(world.statuses()["input/a.csv"].split(", ")) == ["done", "superseded"]
+    assert world.prediction("input/a.csv") == b"3,4\n"
+
+
 def test_the_same_bytes_uploaded_again_later_are_scored_again(world: World) -> None:
     put(world, "input/a.csv")
     world.backfill()
