@@ -8,7 +8,7 @@ from constructs import Construct
 from batch_transform.account_facts import SECURITY_GROUP_ID, VPC_ID, subnet_id, zone
 from batch_transform.account_settings import AccountVpc
 from batch_transform.deployed import place_of
-from batch_transform.statements import allow, allow_services
+from batch_transform.statements import allow, service_role
 
 _GATEWAYS = ("s3", "dynamodb")
 # What functions call that has no gateway.
@@ -126,39 +126,28 @@ class AccountNetwork(Construct):
             properties={"KmsKeyId": key_arn, "RetentionInDays": days},
         )
         arn = group.get_att("Arn").to_string()
-        trust = allow_services(
-            "FlowLogsOfTheAccount",
-            "vpc-flow-logs.amazonaws.com",
-            actions=["sts:AssumeRole"],
-            conditions={"StringEquals": {"aws:SourceAccount": place_of(self).account}},
-            resources=None,
-        )
-        writing = [
-            allow(
-                actions=["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-                resources=[arn],
-            ),
-            allow(actions=["logs:DescribeLogGroups"], resources=["*"]),
-        ]
-        role = CfnResource(
+        role = service_role(
             self,
             "FlowLogsRole",
-            type="AWS::IAM::Role",
-            properties={
-                "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [trust]},
-                "Policies": [
-                    {
-                        "PolicyName": "Own",
-                        "PolicyDocument": {"Version": "2012-10-17", "Statement": writing},
-                    }
-                ],
-            },
+            "vpc-flow-logs.amazonaws.com",
+            statements=[
+                allow(
+                    actions=[
+                        "logs:CreateLogStream",
+                        "logs:DescribeLogStreams",
+                        "logs:PutLogEvents",
+                    ],
+                    resources=[arn],
+                ),
+                allow(actions=["logs:DescribeLogGroups"], resources=["*"]),
+            ],
+            conditions={"StringEquals": {"aws:SourceAccount": place_of(self).account}},
         )
         self._define(
             "FlowLog",
             "AWS::EC2::FlowLog",
             {
-                "DeliverLogsPermissionArn": role.get_att("Arn").to_string(),
+                "DeliverLogsPermissionArn": role.attr_arn,
                 "LogDestinationType": "cloud-watch-logs",
                 "LogGroupName": group.ref,
                 "ResourceId": self._vpc_id,

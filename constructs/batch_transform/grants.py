@@ -135,11 +135,11 @@ class BatchTransformGrants:
             grantee,
             allow(
                 actions=["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"],
-                resources=[queue.queue_arn for queue in pipeline.dead_letters],
+                resources=[queue.dead_letters_arn for queue in queues],
             ),
             allow(
                 actions=["sqs:GetQueueAttributes", "sqs:SendMessage"],
-                resources=[queue.queue_arn for queue in queues],
+                resources=[queue.arn for queue in queues],
             ),
             *(
                 []

@@ -427,7 +427,7 @@ class BatchTransform(Construct):
             "output-bucket": self.buckets.output_name,
             "ledger-table": self.ledger.table_name,
             "state-machine-arn": self.run.state_machine_arn,
-            "wake-queue-url": self.wake_ups.queue.queue_url,
+            "wake-queue-url": self.wake_ups.queue.url,
         }
         if self.lookup is not None and self.index is not None:
             facts["api-url"] = self.lookup.url

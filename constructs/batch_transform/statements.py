@@ -53,18 +53,15 @@ def allow_services(
     *services: str,
     actions: Sequence[str],
     conditions: Mapping[str, Mapping[str, object]] | None,
-    resources: Sequence[str] | None = ("*",),
+    resources: Sequence[str] = ("*",),
 ) -> Statement:
-    """Return the statement of a resource's policy that lets services in.
-
-    :param resources: `None` in the policy of a role, which is its own resource.
-    """
+    """Return the statement of a resource's policy that lets services in."""
     return {
         "Sid": sid,
         "Effect": "Allow",
         "Principal": {"Service": [*services]},
         "Action": [*actions],
-        **({} if resources is None else {"Resource": [*resources]}),
+        "Resource": [*resources],
         **({} if conditions is None else {"Condition": conditions}),
     }
 
