@@ -1,6 +1,6 @@
 """Quick start: CSV files of numbers in, one score for each row out.
 
-In this folder, `batch-transform local up` deploys it to a cloud on this machine, and `cdk deploy`
+In this folder, `batch-transform up` deploys it to a cloud on this machine, and `cdk deploy`
 to AWS. Both say the name of the input bucket; what is in `drops/`, copied to `input/` there, comes
 out as in `predictions/`.
 """

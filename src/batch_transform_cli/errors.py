@@ -3,7 +3,8 @@
 CommandError           the command cannot go on; its text is the one line that the user reads
 ├── PipelineNotFound   no such pipeline where we look, or more than one to choose from
 ├── JobRefused         a transform job that would be refused, before anything of it has started
-└── SynthesisFailed    the CDK app does not make a cloud assembly
+├── SynthesisFailed    the CDK app does not make a cloud assembly
+└── Interrupted        the user ended it with Ctrl-C
 """
 
 
@@ -30,3 +31,9 @@ class JobRefused(CommandError):
 
 class SynthesisFailed(CommandError):
     """The CDK app ended without a cloud assembly."""
+
+
+class Interrupted(CommandError):
+    """The user ended it."""
+
+    exit_code = 130

@@ -138,7 +138,7 @@ class Cloud:
         if self.endpoint is not None and not _is_url(self.endpoint):
             raise CommandError(
                 f"the endpoint must be a URL such as http://127.0.0.1:4566, got {self.endpoint!r}; "
-                "copy the one that `batch-transform local up` printed"
+                "copy the one that `batch-transform up` printed"
             )
         self._config: Config | None = None
         if self.endpoint is not None and is_local(self.endpoint):

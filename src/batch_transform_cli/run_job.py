@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from batch_transform_cli.dry_run import ObjectPlan, plan
-from batch_transform_cli.errors import CommandError, JobRefused
+from batch_transform_cli.errors import CommandError, Interrupted, JobRefused
 from batch_transform_cli.run_advice import advise
 from batch_transform_cli.run_documents import job_document, plan_document
 from batch_transform_cli.run_inputs import Inputs, find_inputs, one_file_only, place
@@ -29,7 +29,6 @@ from transform_engine.job import JobResult, TransformJob
 from transform_engine.spec import JobSpec, Readings
 from transform_engine.storage import open_storage
 
-INTERRUPTED = 130
 _PING_TIMEOUT_S = 120.0
 _PORT_LIMIT_S = 3.0
 _STOP_LIMIT_S = 600.0
@@ -113,7 +112,7 @@ def run_job(order: Order) -> int:
                 log_dir=spec.log_dir,
             )
         )
-    return {"Completed": 0, "Failed": 1, "Stopped": INTERRUPTED}[result.status]
+    return {"Completed": 0, "Failed": 1, "Stopped": Interrupted.exit_code}[result.status]
 
 
 def dry_run(order: Order) -> int:

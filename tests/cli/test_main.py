@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from batch_transform_cli import main
+from batch_transform_cli.commands import up
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -88,29 +89,29 @@ def test_a_local_cloud_says_how_to_see_the_pipelines_of_each_account() -> None:
         "Network": {"Vpc": "vpc-1"},
     }
 
-    assert main.hints("http://127.0.0.1:4566", outputs) == [
+    assert up.hints("http://127.0.0.1:4566", outputs) == [
         "try: batch-transform status --endpoint http://127.0.0.1:4566",
         "try: AWS_ACCESS_KEY_ID=111122223333 AWS_REGION=eu-west-1 "
         "batch-transform status --endpoint http://127.0.0.1:4566",
     ]
 
 
-def test_fails_when_local_up_finds_no_app(
+def test_fails_when_up_finds_no_app(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(monkeypatch, "local", "up") == 1
+    assert run(monkeypatch, "up") == 1
     assert "cdk.json must stand in" in one_error_line(capsys)
 
 
 def test_an_image_is_named_with_the_folder_that_stands_for_it() -> None:
     uri = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/churn:7"
-    assert main.image_folder(f"{uri}=images/a=b") == (uri, Path("images/a=b"))
+    assert up.image_folder(f"{uri}=images/a=b") == (uri, Path("images/a=b"))
 
 
 @pytest.mark.parametrize("text", ["churn:7", "churn:7=", "=folder"])
 def test_fails_when_an_image_has_no_folder(
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, "local", "up", "--image", text) == 1
+    assert run(monkeypatch, "up", "--image", text) == 1
     assert "name the model's image and the folder" in one_error_line(capsys)

@@ -106,7 +106,7 @@ def test_fails_when_an_image_has_no_serve(
     for serve in assembly.glob("asset.*/serve"):
         serve.unlink()
 
-    ended = command(trace, "local", "up", "--assembly", str(assembly))
+    ended = command(trace, "up", "--assembly", str(assembly))
 
     assert ended.returncode == 1
     assert "must hold a program `serve`" in one_line(ended.stderr)
@@ -118,7 +118,7 @@ def test_fails_when_the_port_is_in_use(assembly: Path, trace: Trace) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
-        ended = command(trace, "local", "up", "--assembly", str(assembly), "--port", port)
+        ended = command(trace, "up", "--assembly", str(assembly), "--port", port)
 
     assert ended.returncode == 1
     assert f"port {port} must be free" in one_line(ended.stderr)
@@ -127,7 +127,7 @@ def test_fails_when_the_port_is_in_use(assembly: Path, trace: Trace) -> None:
 
 def test_a_cloud_that_is_killed_is_noticed_and_leaves_nothing(assembly: Path, trace: Trace) -> None:
     with subprocess.Popen(
-        [COMMAND, "local", "up", "--assembly", assembly],
+        [COMMAND, "up", "--assembly", assembly],
         env=trace.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

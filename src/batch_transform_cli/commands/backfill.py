@@ -1,0 +1,25 @@
+"""Score what lies in the input bucket already."""
+
+from typing import Annotated
+
+import typer
+
+from batch_transform_cli.commands.options import Endpoint, Pipeline
+
+
+def backfill(
+    prefix: Annotated[
+        str | None, typer.Argument(help="Prefix of keys, or one key. Default: all.")
+    ] = None,
+    pipeline: Pipeline = None,
+    endpoint: Endpoint = None,
+) -> None:
+    """Score what lies in the input bucket already, but for what the pipeline knows."""
+    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+
+    client = PipelineClient.find(Cloud(endpoint), pipeline)
+    asked = client.backfill(prefix)
+    print(
+        f"asked to score what lies under s3://{client.input_bucket}/{asked}; "
+        "see `batch-transform status`"
+    )
