@@ -8,13 +8,15 @@ same to it, but for the address of the HTTP API.
 import ipaddress
 import json
 import os
+import sys
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlsplit
 
 import boto3
@@ -27,6 +29,9 @@ from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionEr
 from batch_transform_cli.dead_letters import DeadLetters
 from batch_transform_cli.errors import CommandError, PipelineNotFound
 
+if TYPE_CHECKING:
+    from batch_transform_cli.project_cloud import ProjectCloud
+
 PARAMETERS = "/batch-transform/"
 OPEN_DROPS = ("waiting", "claimed")
 SLOT_RUNS = ("claiming", "claimed", "running")
@@ -36,6 +41,8 @@ _JOB_LOGS = "/aws/sagemaker/TransformJobs"
 LOCAL_ACCOUNT = "000000000000"
 LOCAL_REGION = "us-east-1"
 """Where a local cloud has what names no account and region."""
+AWS = "aws"
+"""The endpoint that is none: AWS, whatever else there is."""
 
 _LOOKUP_LIMIT_S = 35  # the API itself gives up after 30
 _IDS_AT_ONCE = 100  # the API takes no more
@@ -130,31 +137,41 @@ class Prediction:
 class Cloud:
     """Where the clients look: AWS as the user's environment says, or one endpoint.
 
-    :param endpoint: of a local cloud. Default: what AWS_ENDPOINT_URL says, else AWS.
+    :param endpoint: of a local cloud, or AWS. Default: what AWS_ENDPOINT_URL says, else the cloud
+        that `up` runs for the project of the working directory, which a line on stderr then says,
+        else AWS.
+    :ivar is_of_project: whether it is the project's, and was not asked for.
     """
 
     def __init__(self, endpoint: str | None = None) -> None:
-        self.endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
+        asked = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
+        found = None if asked else _cloud_of_project()
+        self.is_of_project = found is not None
+        self.endpoint = found.endpoint if found else None if asked == AWS else asked
         if self.endpoint is not None and not _is_url(self.endpoint):
             raise CommandError(
-                f"the endpoint must be a URL such as http://127.0.0.1:4566, got {self.endpoint!r}; "
-                "copy the one that `batch-transform up` printed"
+                f"the endpoint must be a URL such as http://127.0.0.1:4566, or {AWS}, got "
+                f"{self.endpoint!r}; copy the one that `batch-transform up` printed"
             )
         self._config: Config | None = None
         if self.endpoint is not None and is_local(self.endpoint):
             # Who is not on this machine now will not be a few retries later.
             self._config = Config(retries={"total_max_attempts": 2})
+            account, region = _asked_place()
+            if found:
+                account, region = found.place(account, region)
+                _say_where(found, account, region)
             # A user's own credentials have no business here, and may not even exist.
-            account = os.environ.get("AWS_ACCESS_KEY_ID", "")
             self.session = boto3.Session(
-                aws_access_key_id=account if _is_account(account) else LOCAL_ACCOUNT,
+                aws_access_key_id=account or LOCAL_ACCOUNT,
                 aws_secret_access_key="local",
-                region_name=os.environ.get("AWS_REGION")
-                or os.environ.get("AWS_DEFAULT_REGION")
-                or LOCAL_REGION,
+                region_name=region or LOCAL_REGION,
             )
         else:
             self.session = boto3.Session()
+            if asked == AWS:
+                # Else its clients would take AWS_ENDPOINT_URL.
+                self._config = Config(ignore_configured_endpoint_urls=True)
 
     @property
     def where(self) -> str:
@@ -515,6 +532,38 @@ def _send(call: urllib.request.Request) -> _Reply:
         raise CommandError(
             f"the lookup API must answer at {call.full_url}, got {error}; is the cloud running?"
         ) from error
+
+
+def _cloud_of_project() -> "ProjectCloud | None":
+    if os.name != "posix":
+        return None  # There is no local cloud.
+    from batch_transform_cli.project_cloud import FOLDER, running_cloud
+
+    found = running_cloud(Path.cwd())
+    if found is not None and not is_local(found.endpoint):
+        raise CommandError(
+            f"the local cloud of {found.project} must be on this machine, got {found.endpoint}; "
+            f"see who wrote {FOLDER} there, or name --endpoint"
+        )
+    return found
+
+
+def _asked_place() -> tuple[str, str]:
+    """Return the account and the region that the environment asks of a local cloud, or empty."""
+    account = os.environ.get("AWS_ACCESS_KEY_ID", "")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+    return account if _is_account(account) else "", region
+
+
+def _say_where(cloud: "ProjectCloud", account: str, region: str) -> None:
+    """Let nobody take the project's cloud for AWS."""
+    which = (
+        f", account {account}, region {region} (AWS_ACCESS_KEY_ID and AWS_REGION choose)"
+        if len(cloud.places) > 1
+        else ""
+    )
+    said = f"local cloud at {cloud.endpoint}, of `batch-transform up` in {cloud.project}{which}"
+    print(said, file=sys.stderr)
 
 
 def is_local(url: str) -> bool:

@@ -33,6 +33,7 @@ _PING_TIMEOUT_S = 120.0
 _PORT_LIMIT_S = 3.0
 _STOP_LIMIT_S = 600.0
 _LOOK_S = 0.1
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,7 +183,7 @@ def _find_s3(endpoint: str | None) -> tuple[str | None, str]:
     )
 
     try:
-        cloud = Cloud(endpoint or os.environ.get("AWS_ENDPOINT_URL_S3"))
+        cloud = Cloud(endpoint or os.environ.get(_ENDPOINTS[0]))
     except CommandError as error:
         raise JobRefused(str(error)) from error
     except AWS_ERRORS as error:
@@ -193,7 +194,16 @@ def _find_s3(endpoint: str | None) -> tuple[str | None, str]:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         if (said := wait_for_port(parts.hostname or "", port, limit_s=0)) is not None:
             raise JobRefused(f"S3 must answer at {cloud.endpoint}, got {said}; is it running?")
-    if cloud.endpoint is not None and not os.environ.get("AWS_ACCESS_KEY_ID"):
+    if cloud.endpoint is None:
+        # The instances would take these: without --endpoint aws, neither is set.
+        for name in _ENDPOINTS:
+            os.environ.pop(name, None)
+    elif cloud.is_of_project:
+        # It was not asked for, so it gets no credentials of the user's.
+        own = cloud.session.get_credentials()
+        os.environ |= {"AWS_ACCESS_KEY_ID": own.access_key, "AWS_SECRET_ACCESS_KEY": own.secret_key}
+        os.environ.pop("AWS_SESSION_TOKEN", None)
+    elif not os.environ.get("AWS_ACCESS_KEY_ID"):
         # Something on this machine takes any, but may also be a store with keys of its own.
         os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
         found = boto3.Session().get_credentials()

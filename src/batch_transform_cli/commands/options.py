@@ -6,7 +6,11 @@ import typer
 
 Endpoint = Annotated[
     str | None,
-    typer.Option(help="URL of a local cloud. Default: AWS_ENDPOINT_URL, else AWS."),
+    typer.Option(
+        metavar="URL|aws",
+        help="Local cloud, or aws. Default: AWS_ENDPOINT_URL, else the cloud that `up` runs for "
+        "this project, else AWS.",
+    ),
 ]
 Pipeline = Annotated[
     str | None,

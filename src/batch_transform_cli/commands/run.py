@@ -57,7 +57,11 @@ def run(
     ] = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Of S3. Default: AWS_ENDPOINT_URL, else AWS."),
+        typer.Option(
+            metavar="URL|aws",
+            help="Of S3. Default: AWS_ENDPOINT_URL, else the cloud that `up` runs for this "
+            "project, else AWS.",
+        ),
     ] = None,
     container_engine: Annotated[
         str,

@@ -3,15 +3,18 @@
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batch_transform_cli.commands.installed import not_installed
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.synthesis import synthesize
+
+if TYPE_CHECKING:
+    from batch_transform_cli.project_cloud import Place
 
 
 def up(
@@ -43,12 +46,15 @@ def up(
         from local_cloud import LocalCloud, LocalCloudError
     except ImportError as error:
         raise not_installed("the local cloud", error) from None
+    from batch_transform_cli.project_cloud import claimed
+
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with claimed(Path.cwd()) as claim, tempfile.TemporaryDirectory() as folder:
             if assembly is None:
                 assembly = Path(folder)
                 synthesize(Path.cwd(), assembly)
             with LocalCloud(port=port, state_dir=state_dir, ping_timeout_s=ping_timeout_s) as cloud:
+                claim.announce(cloud.endpoint)
                 for uri, directory in images:
                     cloud.images.register(uri, directory)
                 outputs = cloud.deploy(assembly)
@@ -56,7 +62,9 @@ def up(
                 for stack, values in outputs.items():
                     for name, value in values.items():
                         print(f"{stack}.{name} = {value}")
-                for line in hints(cloud.endpoint, outputs):
+                places = places_of(outputs)
+                claim.announce(cloud.endpoint, places)
+                for line in hints(places):
                     print(line, flush=True)
                 while True:
                     time.sleep(1)
@@ -81,21 +89,25 @@ def image_folder(text: str) -> tuple[str, Path]:
     return uri, Path(folder)
 
 
-def hints(endpoint: str, outputs: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return the command to try in each account and region that has a pipeline."""
-    from batch_transform_cli.pipeline_client import LOCAL_ACCOUNT, LOCAL_REGION
+def places_of(outputs: Mapping[str, Mapping[str, str]]) -> "list[Place]":
+    """Return each account and region that has a pipeline."""
+    from batch_transform_cli.project_cloud import Place
 
     arns = [value for values in outputs.values() for value in values.values()]
-    places = dict.fromkeys(
-        (arn.split(":")[4], arn.split(":")[3]) for arn in arns if ":stateMachine:" in arn
-    )
     return [
-        "try: "
-        + (
-            ""
-            if (account, region) == (LOCAL_ACCOUNT, LOCAL_REGION)
-            else f"AWS_ACCESS_KEY_ID={account} AWS_REGION={region} "
+        *dict.fromkeys(
+            Place(account=arn.split(":")[4], region=arn.split(":")[3])
+            for arn in arns
+            if ":stateMachine:" in arn
         )
-        + f"batch-transform status --endpoint {endpoint}"
+    ]
+
+
+def hints(places: "Sequence[Place]") -> list[str]:
+    """Return the command to try in each account and region that has a pipeline."""
+    if len(places) == 1:
+        return ["try: batch-transform status"]
+    return [
+        f"try: AWS_ACCESS_KEY_ID={account} AWS_REGION={region} batch-transform status"
         for account, region in places
     ]
