@@ -2,6 +2,7 @@
 
 CommandError           the command cannot go on; its text is the one line that the user reads
 ├── PipelineNotFound   no such pipeline where we look, or more than one to choose from
+├── NothingTried       asked in a way that nothing was tried
 ├── JobRefused         a transform job that would be refused, before anything of it has started
 ├── SynthesisFailed    the CDK app does not make a cloud assembly
 └── Interrupted        the user ended it with Ctrl-C
@@ -16,6 +17,12 @@ class CommandError(Exception):
 
 class PipelineNotFound(CommandError):
     """No such pipeline, or none was named and there are several."""
+
+    exit_code = 2
+
+
+class NothingTried(CommandError):
+    """Asked in a way that nothing was tried."""
 
     exit_code = 2
 

@@ -9,10 +9,11 @@ import ipaddress
 import json
 import os
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -55,6 +56,8 @@ class Drop:
 
     :ivar waiting_since: when it began to wait, or to wait again; empty if it does not wait.
     :ivar failed_at: when it was given up; empty if it was not.
+    :ivar ended_at: when it was done, given up or superseded; empty if it can still change.
+    :ivar output_key: of its predictions, in the output bucket; empty if it is not done.
     """
 
     key: str
@@ -67,6 +70,8 @@ class Drop:
     order: str
     waiting_since: str
     failed_at: str
+    ended_at: str = ""
+    output_key: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -76,7 +81,11 @@ class Drop:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One batch on its way, as the ledger knows it."""
+    """One batch on its way, as the ledger knows it.
+
+    :ivar execution: the name of the execution that has it now; empty while it claims its drops.
+    :ivar finishes: how many executions were to end it after its own had died.
+    """
 
     run_id: str
     status: str
@@ -87,11 +96,18 @@ class Run:
     waiting: int
     opened_at: str
     ended_at: str
+    execution: str = ""
+    finishes: int = 0
 
     @property
     def is_open(self) -> bool:
         """Whether it can still change."""
         return self.status in OPEN_RUNS
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its execution has begun and its drops are not settled."""
+        return self.status == "running"
 
     @property
     def has_slot(self) -> bool:
@@ -172,6 +188,9 @@ class Cloud:
             if asked == AWS:
                 # Else its clients would take AWS_ENDPOINT_URL.
                 self._config = Config(ignore_configured_endpoint_urls=True)
+        self._lock = threading.Lock()
+        self._clients: dict[str, Any] = {}
+        self._resources: dict[str, Any] = {}
 
     @property
     def where(self) -> str:
@@ -187,12 +206,22 @@ class Cloud:
         )
 
     def client(self, service: str) -> Any:
-        """Make a client of an AWS service."""
-        return self.session.client(service, endpoint_url=self.endpoint, config=self._config)
+        """Return the client of an AWS service, which threads may share."""
+        with self._lock:  # a session is not for several threads at once
+            if service not in self._clients:
+                self._clients[service] = self.session.client(
+                    service, endpoint_url=self.endpoint, config=self._config
+                )
+            return self._clients[service]
 
     def resource(self, service: str) -> Any:
-        """Make a resource of an AWS service."""
-        return self.session.resource(service, endpoint_url=self.endpoint, config=self._config)
+        """Return the resource of an AWS service; each thread must make what it uses of it."""
+        with self._lock:
+            if service not in self._resources:
+                self._resources[service] = self.session.resource(
+                    service, endpoint_url=self.endpoint, config=self._config
+                )
+            return self._resources[service]
 
 
 class PipelineClient:
@@ -214,6 +243,18 @@ class PipelineClient:
 
         :raises PipelineNotFound: there is none, or no id was given and there are several.
         """
+        found = cls.find_all(cloud, pipeline_id)
+        if len(found) > 1:
+            names = ", ".join(client.pipeline_id for client in found)
+            raise PipelineNotFound(f"--pipeline must name one of {names}, got none; name one")
+        return found[0]
+
+    @classmethod
+    def find_all(cls, cloud: Cloud, pipeline_id: str | None = None) -> list[Self]:
+        """Return every pipeline by its id, or the one of that id.
+
+        :raises PipelineNotFound: there is none.
+        """
         found: dict[str, dict[str, str]] = {}
         pages = cloud.client("ssm").get_paginator("get_parameters_by_path")
         for page in pages.paginate(Path=f"{PARAMETERS}{pipeline_id or ''}", Recursive=True):
@@ -225,12 +266,7 @@ class PipelineClient:
                 f"a pipeline must be deployed, got {pipeline_id or 'none'} at {cloud.where}; "
                 "deploy one, or name another --pipeline, --endpoint or region"
             )
-        if len(found) > 1:
-            raise PipelineNotFound(
-                f"--pipeline must name one of {', '.join(sorted(found))}, got none; name one"
-            )
-        ((owner, facts),) = found.items()
-        return cls(cloud, owner, facts)
+        return [cls(cloud, owner, facts) for owner, facts in sorted(found.items())]
 
     @property
     def input_bucket(self) -> str:
@@ -294,23 +330,18 @@ class PipelineClient:
             runs=sorted(runs, key=lambda run: run.opened_at),
         )
 
-    def load(self, status: Status, *, now: datetime) -> Load:
+    def load(self, status: Status, *, now: datetime, jobs: Collection[str] | None = None) -> Load:
         """Return how far it is behind.
 
         :param status: what the ledger knows.
+        :param jobs: the names of transform jobs in progress. Default: SageMaker is asked.
         """
         waiting = [drop.waiting_since for drop in status.drops if drop.waiting_since]
         waited = now - datetime.fromisoformat(min(waiting)) if waiting else timedelta()
         slots = int(self._fact("max-concurrent-runs"))
         taken = sum(run.has_slot for run in status.runs)
-        pages = self._cloud.client("sagemaker").get_paginator("list_transform_jobs")
-        jobs = [
-            summary["TransformJobName"]
-            for page in pages.paginate(
-                NameContains=f"{self.pipeline_id}-", StatusEquals="InProgress"
-            )
-            for summary in page["TransformJobSummaries"]
-        ]
+        if jobs is None:
+            jobs = jobs_in_progress(self._cloud, f"{self.pipeline_id}-")
         runs = {run.run_id for run in status.runs}  # the id of another pipeline may begin alike
         return Load(
             waiting=len(waiting),
@@ -437,6 +468,20 @@ class PipelineClient:
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
+def jobs_in_progress(cloud: Cloud, words: str | None = None) -> list[str]:
+    """Return the names of the transform jobs that run.
+
+    :param words: are in each name. Default: all of the account.
+    """
+    narrowed = {} if words is None else {"NameContains": words}
+    pages = cloud.client("sagemaker").get_paginator("list_transform_jobs")
+    return [
+        summary["TransformJobName"]
+        for page in pages.paginate(StatusEquals="InProgress", **narrowed)
+        for summary in page["TransformJobSummaries"]
+    ]
+
+
 def one_line(error: Exception) -> str:
     """Say in one line what an AWS call could not do."""
     if isinstance(error, EndpointConnectionError):
@@ -469,6 +514,8 @@ def drop_of(item: Mapping[str, Any]) -> Drop:
         order=item["ordering"],
         waiting_since=item.get("due", ""),
         failed_at=item.get("ended_at", "") if item["drop_status"] == "failed" else "",
+        ended_at=item.get("ended_at", ""),
+        output_key=item.get("prediction_key", ""),
     )
 
 
@@ -485,6 +532,8 @@ def _run(item: Mapping[str, Any]) -> Run:
         waiting=int(counts.get("waiting", 0)),
         opened_at=item["opened_at"],
         ended_at=item.get("closed_at", ""),
+        execution=item.get("execution", ""),
+        finishes=int(item.get("finishes", 0)),
     )
 
 

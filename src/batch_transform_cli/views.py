@@ -1,7 +1,9 @@
 """What a pipeline looks like on a screen: tables and a bar on a terminal, lines elsewhere."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,7 +15,7 @@ from rich.text import Text
 
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.pipeline_client import Drop, Load, PipelineClient, Run, Status
-from batch_transform_cli.redrive import Choice
+from batch_transform_cli.redrive import Choice, choose
 from batch_transform_cli.screen import counted, duration, plain_table, printable, size
 
 _STYLES = {
@@ -33,6 +35,7 @@ _STYLES = {
 _POLL_S = 0.25
 _BAR_WIDTH = 32
 _REDRIVEN_SHOWN = 20
+_ALIKE_TOLD = 20
 
 
 def overview(
@@ -71,20 +74,30 @@ def load_table(load: Load) -> Table:
     return table
 
 
-def drops_table(drops: list[Drop], newest: int) -> Table:
-    """Return the newest drops, with the reasons of those that failed."""
+def drops_table(drops: Sequence[Drop], newest: int) -> Table:
+    """Return the newest drops, and before them older ones that failed and have no newer version.
+
+    :param newest: how many of each.
+    """
     table = plain_table()
     table.add_column("drop", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("why", overflow="fold")
-    for drop in drops[-newest:]:
-        why = drop.reason.removeprefix(f"{drop.key}: ")
-        key, why = printable(drop.key), printable(why)
-        table.add_row(Text(key), size(drop.size), _status(drop.status), Text(why))
+    older = set(drops[:-newest])
+    failed = [drop for drop in choose(drops).drops if drop in older]
+    for drop in (*failed[-newest:], *drops[-newest:]):
+        key, why = printable(drop.key), printable(why_not_done(drop))
+        table.add_row(Text(key), size(drop.size), status_text(drop.status), Text(why))
     if len(drops) > newest:
-        table.caption = f"the newest {newest} of {len(drops)} drops"
+        more = f", after {len(failed[-newest:])} of {len(failed)} older that failed"
+        table.caption = f"the newest {newest} of {len(drops)} drops{more if failed else ''}"
     return table
+
+
+def why_not_done(drop: Drop) -> str:
+    """Return the reason of a drop without its key, which stands beside it."""
+    return drop.reason.removeprefix(f"{drop.key}: ")
 
 
 def runs_table(runs: list[Run], newest: int) -> Table:
@@ -98,7 +111,7 @@ def runs_table(runs: list[Run], newest: int) -> Table:
         counts = [
             str(count) if run.outcome else "" for count in (run.done, run.failed, run.waiting)
         ]
-        table.add_row(run.run_id, str(run.drops), *counts, _status(run.outcome or run.status))
+        table.add_row(run.run_id, str(run.drops), *counts, status_text(run.outcome or run.status))
     return table
 
 
@@ -127,20 +140,56 @@ def redrive_view(choice: Choice, letters: Mapping[str, int], *, dry_run: bool) -
 
 
 def changes(before: Status, after: Status) -> list[str]:
-    """Return one line for each drop or run that is not as it was."""
+    """Return a line for each drop or run that is not as it was; many that are alike are counted."""
     old_drops = {(drop.key, drop.order): drop.status for drop in before.drops}
     old_runs = {run.run_id: run.status for run in before.runs}
     lines = []
+    changed: Counter[str] = Counter()
     for drop in after.drops:
         if old_drops.get((drop.key, drop.order)) != drop.status:
-            why = f" ({drop.reason})" if drop.reason else ""
-            lines.append(printable(f"drop {drop.key}: {drop.status}{why}"))
+            changed[drop.status] += 1
+            if changed[drop.status] <= _ALIKE_TOLD:
+                why = f" ({drop.reason})" if drop.reason else ""
+                lines.append(printable(f"drop {drop.key}: {drop.status}{why}"))
+    lines += [
+        f"{counted(count - _ALIKE_TOLD, 'more drop')}: {status}"
+        for status, count in changed.items()
+        if count > _ALIKE_TOLD
+    ]
     for run in after.runs:
         if old_runs.get(run.run_id) != run.status:
             counts = f", {run.done} done, {run.failed} failed" if run.outcome else ""
             outcome = f" {run.outcome}" if run.outcome else ""
-            lines.append(f"run {run.run_id}: {run.status}{outcome} ({run.drops} drops{counts})")
+            told = counted(run.drops, "drop")
+            lines.append(f"run {run.run_id}: {run.status}{outcome} ({told}{counts})")
     return lines
+
+
+def written_lines(before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:
+    """Return a line for each run that has written more outputs than before."""
+    return [
+        f"run {run_id}: {counted(count, 'output')} written"
+        for run_id, count in after.items()
+        if count != before.get(run_id, 0)
+    ]
+
+
+@contextmanager
+def redrawn(
+    console: Console, say: Callable[[str], None]
+) -> Iterator[Callable[[RenderableType, Iterable[str]], None]]:
+    """Give what shows a picture in the place of the last on a terminal; elsewhere it says lines."""
+    redraws = console.is_terminal and not console.is_dumb_terminal
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+
+        def show(picture: RenderableType, lines: Iterable[str]) -> None:
+            if redraws:
+                live.update(picture, refresh=True)
+            else:
+                for line in lines:
+                    say(line)
+
+        yield show
 
 
 def watch(
@@ -160,7 +209,7 @@ def watch(
     deadline = time.monotonic() + limit_s
     before = Status(drops=[], runs=[])
     outputs: dict[str, int] = {}
-    with Live(console=console, auto_refresh=False, transient=False) as live:
+    with redrawn(console, say) as show:
         while True:
             status = client.status()
             written = {
@@ -169,14 +218,7 @@ def watch(
                 if run.is_open or run.run_id not in outputs
             }
             picture = overview(status, outputs | written)
-            if console.is_terminal:
-                live.update(picture, refresh=True)
-            else:
-                for run_id, count in written.items():
-                    if count != outputs.get(run_id, 0):
-                        say(f"run {run_id}: {count} outputs written")
-                for line in changes(before, status):
-                    say(line)
+            show(picture, [*written_lines(outputs, written), *changes(before, status)])
             outputs |= written
             before = status
             if until(status):
@@ -201,5 +243,6 @@ def _job_bar(run: Run, outputs: int) -> RenderableType:
     return row
 
 
-def _status(status: str) -> str:
+def status_text(status: str) -> str:
+    """Return a status in its colour."""
     return f"[{_STYLES.get(status, 'default')}]{escape(status)}[/]"

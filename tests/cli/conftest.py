@@ -72,24 +72,34 @@ def publish(aws: None) -> Any:
 
 
 @pytest.fixture
-def ledger(publish: Any) -> Ledger:
-    publish("churn-1")
+def make_ledger(publish: Any) -> Callable[..., Ledger]:
+    """Makes a pipeline's ledger, and publishes the pipeline."""
+
+    def make(pipeline_id: str, table: str = "ledger") -> Ledger:
+        publish(pipeline_id, **{"ledger-table": table})
+        names = ("pk", "sk", "queue", "due")
+        made = boto3.resource("dynamodb").create_table(
+            TableName=table,
+            KeySchema=_keys("pk", "sk"),
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
+            GlobalSecondaryIndexes=[
+                {
+                    "IndexName": "queue",
+                    "KeySchema": _keys("queue", "due"),
+                    "Projection": {"ProjectionType": "ALL"},
+                }
+            ],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        return Ledger(made, now=lambda: NOON)
+
+    return make
+
+
+@pytest.fixture
+def ledger(make_ledger: Callable[..., Ledger]) -> Ledger:
     boto3.client("s3").create_bucket(Bucket="out")
-    names = ("pk", "sk", "queue", "due")
-    table = boto3.resource("dynamodb").create_table(
-        TableName="ledger",
-        KeySchema=_keys("pk", "sk"),
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": "queue",
-                "KeySchema": _keys("queue", "due"),
-                "Projection": {"ProjectionType": "ALL"},
-            }
-        ],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    return Ledger(table, now=lambda: NOON)
+    return make_ledger("churn-1")
 
 
 @pytest.fixture
@@ -110,7 +120,7 @@ def client(ledger: Ledger) -> PipelineClient:
 @pytest.fixture
 def settled_run(ledger: Ledger) -> str:
     """A run of two drops, one of them done and one failed; a third drop waits."""
-    good, bad, late = (_drop(f"input/{name}.csv") for name in ("good", "bad", "late"))
+    good, bad, late = (make_drop(f"input/{name}.csv") for name in ("good", "bad", "late"))
     for drop in (good, bad, late):
         ledger.record(drop)
     ledger.open_run("churn-1-r1", slot=0, drops=2, look_again_s=60)
@@ -216,7 +226,7 @@ def _keys(partition: str, sort: str) -> list[dict[str, str]]:
     ]
 
 
-def _drop(key: str) -> Drop:
+def make_drop(key: str) -> Drop:
     return Drop(
         key=key,
         order="1",

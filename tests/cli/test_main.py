@@ -76,7 +76,7 @@ def test_fails_when_several_pipelines_are_there_and_none_is_named(
 ) -> None:
     publish("churn-1")
     publish("fraud-2")
-    assert run(monkeypatch, "status") == 2
+    assert run(monkeypatch, "redrive") == 2
     assert "--pipeline must name one of churn-1, fraud-2" in one_error_line(capsys)
 
 

@@ -34,7 +34,12 @@ RUN = Run(
     opened_at="2026-03-01T12:00:03.000Z",
     ended_at="",
 )
-FAILED = replace(DROP, status="failed", reason="input/a [1].csv: ClientError: 400: row 7 is bad")
+FAILED = replace(
+    DROP,
+    status="failed",
+    reason="input/a [1].csv: ClientError: 400: row 7 is bad",
+    failed_at="2026-03-01T12:01:00.000Z",
+)
 CLOSED = replace(RUN, status="closed", outcome="Failed", failed=2)
 
 
@@ -152,7 +157,7 @@ def test_watching_ends_when_it_is_as_wanted_and_says_each_change_once() -> None:
     assert status is ended
     assert [line.split(" (")[0] for line in lines] == [
         "drop input/a [1].csv: waiting",
-        "run churn-1-r1: 1 outputs written",
+        "run churn-1-r1: 1 output written",
         "drop input/a [1].csv: claimed",
         "run churn-1-r1: running",
         "drop input/a [1].csv: failed",
