@@ -1,6 +1,7 @@
 """Errors of the command line.
 
 CommandError           the command cannot go on; its text is the one line that the user reads
+├── BadValue           an option or argument has a value that it never can have
 ├── PipelineNotFound   no such pipeline where we look, or more than one to choose from
 ├── NothingTried       asked in a way that nothing was tried
 ├── JobRefused         a transform job that would be refused, before anything of it has started
@@ -13,6 +14,12 @@ class CommandError(Exception):
     """The command cannot go on."""
 
     exit_code = 1
+
+
+class BadValue(CommandError):
+    """An option or an argument has a value that it never can have."""
+
+    exit_code = 2
 
 
 class PipelineNotFound(CommandError):

@@ -6,6 +6,7 @@ from typing import NoReturn
 import typer
 
 from batch_transform_cli.commands.backfill import backfill
+from batch_transform_cli.commands.cost import cost
 from batch_transform_cli.commands.logs import logs
 from batch_transform_cli.commands.lookup import lookup
 from batch_transform_cli.commands.redrive import redrive
@@ -25,6 +26,7 @@ commands = typer.Typer(
 )
 for command in (status, validate, schema, lookup, backfill, redrive, logs, run, up):
     commands.command()(command)
+commands.add_typer(cost, name="cost")
 
 
 def app() -> None:

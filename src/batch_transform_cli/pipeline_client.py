@@ -361,6 +361,15 @@ class PipelineClient:
         )
         return folders[max(folders)] if folders else 0
 
+    def report(self, run_id: str) -> dict[str, Any] | None:
+        """Return the report of a run that is settled (docs/reports.md); None if there is none."""
+        try:
+            got = self._s3.get_object(Bucket=self.output_bucket, Key=f"reports/{run_id}.json")
+        except self._s3.exceptions.NoSuchKey:
+            return None
+        told: dict[str, Any] = json.load(got["Body"])
+        return told
+
     def log_lines(self, run_id: str, *, newest: int) -> list[str]:
         """Return the newest lines that the model servers and the agents of a run's jobs logged."""
         logs = self._cloud.client("logs")

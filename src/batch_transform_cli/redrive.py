@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from batch_transform_cli.errors import CommandError
+from batch_transform_cli.errors import BadValue, CommandError
 from batch_transform_cli.pipeline_client import Drop
 
 _DROPS_AT_ONCE = 20  # with the longest keys, ten such messages are below SQS's 256 KB a call
@@ -22,10 +22,11 @@ class Choice:
     left: dict[str, str]
 
 
-def moment(text: str, *, now: datetime) -> datetime:
+def moment(text: str, *, now: datetime, option: str = "--since") -> datetime:
     """Read `2h`, `30m` or `7d` as so long ago, or a time of ISO 8601, which is UTC without a zone.
 
-    :raises CommandError: it is neither.
+    :param option: that has the text.
+    :raises BadValue: it is neither.
     """
     ago = _AGO.fullmatch(text)
     try:
@@ -33,8 +34,8 @@ def moment(text: str, *, now: datetime) -> datetime:
             return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         found = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        raise CommandError(
-            f"--since must be a time such as 2026-03-01T14:00Z, or 30m, 2h, 7d ago, got {text!r}; "
+        raise BadValue(
+            f"{option} must be a time such as 2026-03-01T14:00Z, or 30m, 2h, 7d ago, got {text!r}; "
             "give one of these"
         ) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -5,11 +5,13 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batch_transform_cli.cost import period, usage_of
 from batch_transform_cli.errors import CommandError
 from tests.documents import PROJECT, blocks_of
 
@@ -93,6 +95,13 @@ def test_files_dropped_together_are_one_run_and_the_malformed_one_fails_alone(
     (container,) = model["containers"]
     assert container["image"]
     assert container["model_data_url"].endswith(".gz")
+
+    now = datetime.now(UTC)
+    used = usage_of(pipeline.client, period("1d", None, None, now=now), now=now)
+    assert run.run_id not in (*used.without_report, *used.open_runs)
+    assert used.jobs["ml.m5.large"] >= 1
+    assert used.instance_seconds["ml.m5.large"] >= totals["billable_seconds"]
+    assert used.drops >= 8
 
 
 def report_of(pipeline: Pipeline, run_id: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
