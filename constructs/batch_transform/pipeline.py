@@ -43,7 +43,7 @@ from batch_transform.settings import TransformSettings
 from batch_transform.settle import Settle
 from batch_transform.sharing import check_sharing
 from batch_transform.steps import BoundStep, InstanceCount, TransformStep
-from batch_transform.uploads import Uploads
+from batch_transform.uploads import Uploads, uploads_told
 from batch_transform.wake import WakeUps
 from batch_transform.warnings import warn, warn_of_joined_lines
 
@@ -312,8 +312,18 @@ class BatchTransform(Construct):
                 dead_letter_names=[queue.queue_name for queue in self.dead_letters],
                 indexed=index is not None,
             )
-        facts = {**self._facts(), "max-concurrent-runs": str(max_concurrent_runs)}
-        Discovery(self, "Discovery", pipeline_id=self.pipeline_id, facts=facts)
+        settings_told = {
+            "input-prefix": self.buckets.input_prefix,
+            "max-concurrent-runs": max_concurrent_runs,
+            **uploads_told(uploads, marker=batch.marker),
+        }
+        Discovery(
+            self,
+            "Discovery",
+            pipeline_id=self.pipeline_id,
+            facts=self._facts(),
+            settings=settings_told,
+        )
 
     @property
     def input_bucket(self) -> s3.IBucket:
@@ -422,7 +432,6 @@ class BatchTransform(Construct):
     def _facts(self) -> dict[str, str]:
         facts = {
             "input-bucket": self.buckets.input_name,
-            "input-prefix": self.buckets.input_prefix,
             "intake-queue-url": self.intake.queue.url,
             "output-bucket": self.buckets.output_name,
             "ledger-table": self.ledger.table_name,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from batch_transform.names import check_prefix
 from batch_transform.quantities import Size
@@ -71,3 +72,18 @@ class Uploads:
     def max_bytes(self) -> int | None:
         """The largest size."""
         return None if self.max_size is None else int(self.max_size.to_bytes())
+
+
+def uploads_told(uploads: Uploads, *, marker: str | None) -> dict[str, Any]:
+    """Return what a client cannot see by the prefix; what is not set is left out.
+
+    :param marker: the name of the objects that make a batch due.
+    """
+    facts = {
+        "suffixes": uploads.suffixes,
+        "marker": marker,
+        "min-bytes": uploads.min_bytes,
+        "max-bytes": uploads.max_bytes,
+        "events": None if uploads.events else False,
+    }
+    return {name: value for name, value in facts.items() if value not in (None, [])}

@@ -3,8 +3,8 @@
 CommandError           the command cannot go on; its text is the one line that the user reads
 ├── BadValue           an option or argument has a value that it never can have
 ├── PipelineNotFound   no such pipeline where we look, or more than one to choose from
-├── NothingTried       asked in a way that nothing was tried
-├── JobRefused         a transform job that would be refused, before anything of it has started
+├── NothingTried       asked in a way that nothing was tried, for one reason or for several
+│   └── JobRefused     a transform job that would be refused, before anything of it has started
 ├── SynthesisFailed    the CDK app does not make a cloud assembly
 └── Interrupted        the user ended it with Ctrl-C
 """
@@ -33,14 +33,12 @@ class NothingTried(CommandError):
 
     exit_code = 2
 
-
-class JobRefused(CommandError):
-    """The job would be refused; nothing of it has started."""
-
-    exit_code = 2
-
     def __init__(self, *problems: str) -> None:
         super().__init__("\nbatch-transform: ".join(problems))
+
+
+class JobRefused(NothingTried):
+    """The job would be refused; nothing of it has started."""
 
 
 class SynthesisFailed(CommandError):

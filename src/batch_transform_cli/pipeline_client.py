@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlsplit
 
 import boto3
-from boto3.dynamodb.conditions import Attr
+from boto3.dynamodb.conditions import Attr, Key
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
 from batch_transform_cli.dead_letters import DeadLetters
+from batch_transform_cli.drop_files import Watched
 from batch_transform_cli.errors import CommandError, PipelineNotFound
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Drop:
     failed_at: str
     ended_at: str = ""
     output_key: str = ""
+    etag: str = ""
+    version_id: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -232,7 +235,10 @@ class PipelineClient:
 
     def __init__(self, cloud: Cloud, pipeline_id: str, facts: Mapping[str, str]) -> None:
         self._cloud = cloud
-        self._facts = facts
+        settings: dict[str, Any] = json.loads(facts.get("settings", "{}"))
+        # An older release published some of them as facts of their own.
+        self._settings = {**facts, **settings}
+        self._facts = {**facts, **{name: str(value) for name, value in settings.items()}}
         self._ledger = cloud.resource("dynamodb").Table(facts["ledger-table"])
         self._s3 = cloud.client("s3")
         self.pipeline_id = pipeline_id
@@ -279,9 +285,19 @@ class PipelineClient:
         return self._facts["input-prefix"]
 
     @property
+    def watched(self) -> Watched:
+        """What is taken for a drop."""
+        return Watched.read(self._settings)
+
+    @property
     def output_bucket(self) -> str:
         """Where predictions appear."""
         return self._facts["output-bucket"]
+
+    @property
+    def has_api(self) -> bool:
+        """Whether ids can be looked up."""
+        return "api-url" in self._facts
 
     @property
     def api_url(self) -> str:
@@ -329,6 +345,14 @@ class PipelineClient:
             drops=sorted(drops, key=lambda drop: (drop.dropped_at, drop.key, drop.order)),
             runs=sorted(runs, key=lambda run: run.opened_at),
         )
+
+    def versions(self, key: str) -> list[Drop]:
+        """Return the drops of one key, the oldest first."""
+        condition = Key("pk").eq(f"key#{key}") & Key("sk").begins_with("drop#")
+        page = self._ledger.query(  # of thousands of versions the newest
+            KeyConditionExpression=condition, ConsistentRead=True, ScanIndexForward=False
+        )
+        return [drop_of(item) for item in reversed(page["Items"])]
 
     def load(self, status: Status, *, now: datetime, jobs: Collection[str] | None = None) -> Load:
         """Return how far it is behind.
@@ -525,6 +549,8 @@ def drop_of(item: Mapping[str, Any]) -> Drop:
         failed_at=item.get("ended_at", "") if item["drop_status"] == "failed" else "",
         ended_at=item.get("ended_at", ""),
         output_key=item.get("prediction_key", ""),
+        etag=item["etag"],
+        version_id=item["version_id"],
     )
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -163,18 +163,27 @@ class Progress:
     @property
     def picture(self) -> RenderableType:
         """How far it is, for a terminal."""
-        begun = self._begun is not None
-        bar = ProgressBar(
-            total=1,
-            completed=self.fraction,
-            width=_BAR_WIDTH,
-            pulse=not begun,
-            animation_time=self.clock(),
-        )
-        row = Table.grid(padding=(0, 1))
-        row.add_row(Text(self.phase, style="bold"), bar, f"{self.fraction:.0%}" if begun else "")
-        parts = [row, Text(self.line)] if begun else [row]
-        return Padding(Group(*parts), (0, 0, 0, 2))
+        if self._begun is None:
+            return bar(self.phase, None, at=self.clock())
+        return bar(self.phase, self.fraction, self.line, at=self.clock())
+
+
+def bar(phase: str, fraction: float | None, *lines: str, at: float) -> RenderableType:
+    """Return a bar with its percentage, and lines below it.
+
+    :param fraction: how much is done; `None` before that can be said.
+    :param at: the time in seconds, by which the bar moves that can say nothing.
+    """
+    picture = ProgressBar(
+        total=1,
+        completed=fraction or 0,
+        width=_BAR_WIDTH,
+        pulse=fraction is None,
+        animation_time=at,
+    )
+    row = Table.grid(padding=(0, 1))
+    row.add_row(Text(phase, style="bold"), picture, "" if fraction is None else f"{fraction:.0%}")
+    return Padding(Group(row, *map(Text, lines)), (0, 0, 0, 2))
 
 
 def clock_time(seconds: float) -> str:
@@ -184,8 +193,22 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+class Shown(Protocol):
+    """What can be shown while it goes on."""
+
+    clock: Callable[[], float]
+
+    @property
+    def line(self) -> str:
+        """How far it is, in a line."""
+
+    @property
+    def picture(self) -> RenderableType:
+        """How far it is, for a terminal."""
+
+
 @contextmanager
-def shown(progress: Progress, console: Console) -> Iterator[Callable[[], None]]:
+def shown(progress: Shown, console: Console) -> Iterator[Callable[[], None]]:
     """Give what shows the progress, as often as you call it but not more often than helps."""
     last = progress.clock()
     redraws = console.is_terminal and not console.is_dumb_terminal

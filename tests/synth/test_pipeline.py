@@ -330,13 +330,12 @@ def test_a_client_finds_the_pipeline_by_parameters_and_outputs(template: dict[st
         f"/batch-transform/churn/{name}"
         for name in (
             "input-bucket",
-            "input-prefix",
             "intake-queue-url",
             "output-bucket",
             "ledger-table",
             "state-machine-arn",
             "wake-queue-url",
-            "max-concurrent-runs",
+            "settings",
             "api-url",
             "predictions-table",
         )

@@ -50,6 +50,33 @@ def scheduled(synthesize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     )
 
 
+def test_clients_are_told_what_a_drop_is(
+    scheduled: dict[str, Any], synthesize: Callable[[Any], dict[str, Any]]
+) -> None:
+    def told(template: dict[str, Any]) -> Any:
+        (settings,) = [
+            parameter["Value"]
+            for parameter in of_type(template, "AWS::SSM::Parameter").values()
+            if parameter["Name"].endswith("/settings")
+        ]
+        return json.loads(settings)
+
+    assert told(scheduled) == {
+        "input-prefix": "in/",
+        "max-concurrent-runs": 2,
+        "suffixes": [".csv", ".tsv"],
+        "min-bytes": 1024,
+        "max-bytes": 2 * 1024 * 1024,
+        "events": False,
+    }
+    marked = synthesize(lambda stack: pipeline(stack, batch=BatchPolicy(marker="_SUCCESS")))
+    assert told(marked) == {
+        "input-prefix": "input/",
+        "max-concurrent-runs": 2,
+        "marker": "_SUCCESS",
+    }
+
+
 def test_a_schedule_asks_intake_for_a_backfill_of_all(scheduled: dict[str, Any]) -> None:
     (nightly,) = [
         schedule
