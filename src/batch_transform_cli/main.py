@@ -8,6 +8,7 @@ import typer
 from batch_transform_cli.commands.backfill import backfill
 from batch_transform_cli.commands.cost import cost
 from batch_transform_cli.commands.drop import drop
+from batch_transform_cli.commands.init import init
 from batch_transform_cli.commands.logs import logs
 from batch_transform_cli.commands.lookup import lookup
 from batch_transform_cli.commands.redrive import redrive
@@ -25,7 +26,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (drop, status, validate, schema, lookup, backfill, redrive, logs, run, up):
+for command in (init, drop, status, validate, schema, lookup, backfill, redrive, logs, run, up):
     commands.command()(command)
 commands.add_typer(cost, name="cost")
 

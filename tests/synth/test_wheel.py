@@ -1,4 +1,4 @@
-"""The wheel carries the Lambdas, and the installed library finds them."""
+"""The wheel carries the Lambdas and the starter project, and what is installed finds them."""
 
 import subprocess
 import sys
@@ -49,3 +49,21 @@ def test_the_installed_library_takes_the_lambdas_of_the_wheel(site: Path) -> Non
     module, directory = done.stdout.split()
     assert Path(module).is_relative_to(site)
     assert Path(directory) == site / "batch_transform" / "_lambdas"
+
+
+def test_the_installed_command_writes_the_whole_starter_project(site: Path) -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "from pathlib import Path\n"
+        "from batch_transform_cli import starter_project\n"
+        "assert Path(starter_project.__file__).is_relative_to(sys.path[0])\n"
+        "print(*starter_project.write(Path('demo')).files)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=site.parent, capture_output=True, text=True, check=True
+    )
+
+    templates = ROOT / "src" / "batch_transform_cli" / "starter"
+    names = {path.name for path in templates.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    written = {Path(name).name for name in done.stdout.split()}
+    assert written == names - {"gitignore"} | {".gitignore", "pipelines.schema.json"}
