@@ -7,6 +7,7 @@ import typer
 
 from batch_transform_cli.commands.backfill import backfill
 from batch_transform_cli.commands.cost import cost
+from batch_transform_cli.commands.doctor import doctor
 from batch_transform_cli.commands.drop import drop
 from batch_transform_cli.commands.init import init
 from batch_transform_cli.commands.logs import logs
@@ -26,7 +27,20 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (init, drop, status, validate, schema, lookup, backfill, redrive, logs, run, up):
+for command in (
+    init,
+    doctor,
+    validate,
+    schema,
+    up,
+    drop,
+    status,
+    lookup,
+    logs,
+    backfill,
+    redrive,
+    run,
+):
     commands.command()(command)
 commands.add_typer(cost, name="cost")
 

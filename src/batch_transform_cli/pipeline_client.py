@@ -187,7 +187,8 @@ class Cloud:
                 region_name=region or LOCAL_REGION,
             )
         else:
-            self.session = boto3.Session()
+            # The AWS CLI reads both variables, boto3 only AWS_DEFAULT_REGION.
+            self.session = boto3.Session(region_name=os.environ.get("AWS_REGION"))
             if asked == AWS:
                 # Else its clients would take AWS_ENDPOINT_URL.
                 self._config = Config(ignore_configured_endpoint_urls=True)
@@ -216,6 +217,23 @@ class Cloud:
                     service, endpoint_url=self.endpoint, config=self._config
                 )
             return self._clients[service]
+
+    def client_in(self, service: str, *, account: str, region: str, config: Config) -> Any:
+        """Return a new client in another place.
+
+        :param account: which a local cloud knows by the access key; AWS by the credentials.
+        :param config: goes before this cloud's own.
+        """
+        local = self.endpoint is not None and is_local(self.endpoint)
+        whose = {"aws_access_key_id": account, "aws_secret_access_key": "local"} if local else {}
+        with self._lock:
+            return self.session.client(
+                service,
+                region_name=region or None,
+                endpoint_url=self.endpoint,
+                config=config if self._config is None else self._config.merge(config),
+                **whose,
+            )
 
     def resource(self, service: str) -> Any:
         """Return the resource of an AWS service; each thread must make what it uses of it."""
