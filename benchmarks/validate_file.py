@@ -5,10 +5,10 @@ import sys
 
 if __name__ == "__main__":
     print(json.dumps({"event": "started"}), flush=True)
-    from batch_transform_cli import main
+    from batch_transform_cli.entry import app
 
     sys.argv = ["batch-transform", "validate", sys.argv[1]]
     try:
-        main.app()
+        app()
     finally:
         print(json.dumps({"event": "ended"}), flush=True)

@@ -8,12 +8,13 @@ same to it, but for the address of the HTTP API.
 import ipaddress
 import json
 import os
+import re
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,11 +26,12 @@ from boto3.dynamodb.conditions import Attr, Key
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
 from batch_transform_cli.dead_letters import DeadLetters
 from batch_transform_cli.drop_files import Watched
-from batch_transform_cli.errors import CommandError, PipelineNotFound
+from batch_transform_cli.errors import BadValue, CommandError, PipelineNotFound
+from batch_transform_cli.outside import AWS_ERRORS as AWS_ERRORS
+from batch_transform_cli.outside import one_line as one_line
 
 if TYPE_CHECKING:
     from batch_transform_cli.project_cloud import ProjectCloud
@@ -46,6 +48,9 @@ LOCAL_REGION = "us-east-1"
 AWS = "aws"
 """The endpoint that is none: AWS, whatever else there is."""
 
+_CONNECT_LIMIT_S = 10
+_READ_LIMIT_S = 30
+_LOCAL_READ_LIMIT_S = 20  # a busy machine's
 _LOOKUP_LIMIT_S = 35  # the API itself gives up after 30
 _IDS_AT_ONCE = 100  # the API takes no more
 _PROBLEM = "application/problem+json"  # what the lookup function answers; the gateway's is not
@@ -168,14 +173,17 @@ class Cloud:
         self.is_of_project = found is not None
         self.endpoint = found.endpoint if found else None if asked == AWS else asked
         if self.endpoint is not None and not _is_url(self.endpoint):
-            raise CommandError(
+            raise BadValue(
                 f"the endpoint must be a URL such as http://127.0.0.1:4566, or {AWS}, got "
                 f"{self.endpoint!r}; copy the one that `batch-transform up` printed"
             )
-        self._config: Config | None = None
         if self.endpoint is not None and is_local(self.endpoint):
             # Who is not on this machine now will not be a few retries later.
-            self._config = Config(retries={"total_max_attempts": 2})
+            self._config = Config(
+                connect_timeout=_CONNECT_LIMIT_S,
+                read_timeout=_LOCAL_READ_LIMIT_S,
+                retries={"total_max_attempts": 2},
+            )
             account, region = _asked_place()
             if found:
                 account, region = found.place(account, region)
@@ -188,10 +196,14 @@ class Cloud:
             )
         else:
             # The AWS CLI reads both variables, boto3 only AWS_DEFAULT_REGION.
-            self.session = boto3.Session(region_name=os.environ.get("AWS_REGION"))
-            if asked == AWS:
+            self.session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+            self._config = Config(
+                connect_timeout=_CONNECT_LIMIT_S,
+                read_timeout=_READ_LIMIT_S,
+                retries={"mode": "standard", "total_max_attempts": 3},
                 # Else its clients would take AWS_ENDPOINT_URL.
-                self._config = Config(ignore_configured_endpoint_urls=True)
+                ignore_configured_endpoint_urls=asked == AWS,
+            )
         self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}
         self._resources: dict[str, Any] = {}
@@ -213,9 +225,7 @@ class Cloud:
         """Return the client of an AWS service, which threads may share."""
         with self._lock:  # a session is not for several threads at once
             if service not in self._clients:
-                self._clients[service] = self.session.client(
-                    service, endpoint_url=self.endpoint, config=self._config
-                )
+                self._clients[service] = self._made(self.session.client, service)
             return self._clients[service]
 
     def client_in(self, service: str, *, account: str, region: str, config: Config) -> Any:
@@ -231,7 +241,7 @@ class Cloud:
                 service,
                 region_name=region or None,
                 endpoint_url=self.endpoint,
-                config=config if self._config is None else self._config.merge(config),
+                config=self._config.merge(config),
                 **whose,
             )
 
@@ -239,10 +249,19 @@ class Cloud:
         """Return the resource of an AWS service; each thread must make what it uses of it."""
         with self._lock:
             if service not in self._resources:
-                self._resources[service] = self.session.resource(
-                    service, endpoint_url=self.endpoint, config=self._config
-                )
+                self._resources[service] = self._made(self.session.resource, service)
             return self._resources[service]
+
+    def _made(self, make: Callable[..., Any], service: str) -> Any:
+        try:
+            return make(service, endpoint_url=self.endpoint, config=self._config)
+        except AWS_ERRORS:
+            raise
+        except ValueError as error:  # such as AWS_ENDPOINT_URL_SSM that is no URL
+            raise CommandError(
+                f"the settings of AWS must be usable, got: {error}; correct AWS_ENDPOINT_URL_* and "
+                "your AWS configuration"
+            ) from error
 
 
 class PipelineClient:
@@ -282,6 +301,11 @@ class PipelineClient:
         found: dict[str, dict[str, str]] = {}
         pages = cloud.client("ssm").get_paginator("get_parameters_by_path")
         for page in pages.paginate(Path=f"{PARAMETERS}{pipeline_id or ''}", Recursive=True):
+            if "Parameters" not in page:
+                raise CommandError(
+                    f"a cloud must answer at {cloud.where}, got something else that answers; "
+                    "check --endpoint and proxies"
+                )
             for parameter in page["Parameters"]:
                 owner, _, name = parameter["Name"].removeprefix(PARAMETERS).partition("/")
                 found.setdefault(owner, {})[name] = parameter["Value"]
@@ -533,25 +557,6 @@ def jobs_in_progress(cloud: Cloud, words: str | None = None) -> list[str]:
     ]
 
 
-def one_line(error: Exception) -> str:
-    """Say in one line what an AWS call could not do."""
-    if isinstance(error, EndpointConnectionError):
-        return (
-            f"a cloud must answer at {error.kwargs['endpoint_url']}, got no connection; "
-            "is it running?"
-        )
-    if isinstance(error, ClientError):
-        details = error.response["Error"]
-        return (
-            f"{error.operation_name} must be allowed, got {details['Code']}: {details['Message']}"
-        )
-    return " ".join(str(error).split())
-
-
-AWS_ERRORS = (BotoCoreError, ClientError)
-"""What any call of a boto3 client can raise."""
-
-
 def drop_of(item: Mapping[str, Any]) -> Drop:
     """Read the ledger's item."""
     return Drop(
@@ -680,7 +685,9 @@ def is_local(url: str) -> bool:
 def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        return bool(parts.hostname) and parts.port != 0  # the port is read only when asked for
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+        # The port is read only when asked for.
+        return is_address and parts.port != 0 and not re.search(r"[^!-~]", text)
     except ValueError:
         return False
 

@@ -282,6 +282,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise DeployFailed(
             f"a cloud assembly must have the file {path}, got none; run: cdk synth"
         ) from error
+    except (OSError, ValueError) as error:
+        raise DeployFailed(
+            f"the file {path} of a cloud assembly must be JSON, got: {error}; run: cdk synth"
+        ) from error
     return content
 
 

@@ -15,7 +15,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from batch_transform_cli import main
+from batch_transform_cli import entry
 from batch_transform_cli.pipeline_client import Cloud, PipelineClient
 from local_cloud import LocalCloud
 from transform_engine import conformance_model
@@ -160,7 +160,7 @@ def batch_transform(
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr("sys.argv", ["batch-transform", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            main.app()
+            entry.app()
         code = ended.value.code
         assert isinstance(code, int)
         said = capsys.readouterr()

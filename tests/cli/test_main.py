@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli import main
+from batch_transform_cli import entry
 from batch_transform_cli.commands import up
 
 
@@ -12,7 +12,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run the command as its entry point does; returns the exit code."""
     monkeypatch.setattr("sys.argv", ["batch-transform", *arguments])
     with pytest.raises(SystemExit) as ended:
-        main.app()
+        entry.app()
     code = ended.value.code
     assert isinstance(code, int)
     return code
@@ -64,7 +64,7 @@ def test_fails_when_no_cloud_answers_at_the_endpoint(
 def test_fails_when_the_endpoint_is_no_url(
     endpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, "lookup", "P1", "--endpoint", endpoint) == 1
+    assert run(monkeypatch, "lookup", "P1", "--endpoint", endpoint) == 2
     assert (
         f"must be a URL such as http://127.0.0.1:4566, or aws, got {endpoint!r}"
         in one_error_line(capsys)
@@ -115,5 +115,5 @@ def test_an_image_is_named_with_the_folder_that_stands_for_it() -> None:
 def test_fails_when_an_image_has_no_folder(
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, "up", "--image", text) == 1
+    assert run(monkeypatch, "up", "--image", text) == 2
     assert "name the model's image and the folder" in one_error_line(capsys)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import boto3
 import pytest
 
-from batch_transform_cli import main
+from batch_transform_cli.entry import app
 from batch_transform_cli.errors import CommandError, PipelineNotFound
 from batch_transform_cli.pipeline_client import Cloud, Load, PipelineClient
 from transform_lambdas.ledger import Ledger
@@ -213,7 +213,7 @@ def test_the_command_prints_several_predictions_and_names_the_ids_that_have_none
     def run(*arguments: str) -> int:
         monkeypatch.setattr("sys.argv", ["batch-transform", "lookup", *arguments])
         with pytest.raises(SystemExit) as ended:
-            main.app()
+            app()
         return int(str(ended.value.code))
 
     monkeypatch.setattr(PipelineClient, "find", lambda *_: api)

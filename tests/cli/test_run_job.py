@@ -415,7 +415,7 @@ def test_help_waits_for_no_engine_and_no_client_of_aws() -> None:
 def test_fails_in_one_line_when_the_engine_is_not_installed() -> None:
     program = (
         "import sys; sys.modules |= dict.fromkeys(('httptools', 'uvloop', 'orjson', 'obstore')); "
-        "sys.argv = ['batch-transform', 'run']; from batch_transform_cli.main import app; app()"
+        "sys.argv = ['batch-transform', 'run']; from batch_transform_cli.entry import app; app()"
     )
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT_S
@@ -436,7 +436,7 @@ class Terminal:
         path = os.pathsep.join([os.environ["PATH"], f"/{self.mark}"])
         self.process = subprocess.Popen(
             # setsid makes the terminal the one whose Ctrl-C the command gets.
-            ["setsid", "--ctty", sys.executable, "-m", "batch_transform_cli.main", "run"]
+            ["setsid", "--ctty", sys.executable, "-m", "batch_transform_cli", "run"]
             + [str(each) for each in arguments],
             stdin=far,
             stdout=far,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_transform_cli import main
+from batch_transform_cli import entry
 from scripts.schemas import rendered
 
 PIPELINES = """\
@@ -24,7 +24,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run the command as its entry point does; returns the exit code."""
     monkeypatch.setattr("sys.argv", ["batch-transform", *arguments])
     with pytest.raises(SystemExit) as ended:
-        main.app()
+        entry.app()
     return int(ended.value.code or 0)
 
 
@@ -107,8 +107,8 @@ def test_fails_when_there_are_two_files_of_accounts(
 
 def test_no_node_is_started(project: Path) -> None:
     program = (
-        "import sys; from batch_transform_cli import main; sys.argv = ['batch-transform', "
-        "'validate']\ntry:\n    main.app()\nfinally:\n    print(*sys.modules)"
+        "import sys; from batch_transform_cli import entry; sys.argv = ['batch-transform', "
+        "'validate']\ntry:\n    entry.app()\nfinally:\n    print(*sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=project, capture_output=True, text=True, check=True

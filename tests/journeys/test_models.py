@@ -159,7 +159,7 @@ def test_what_failed_by_a_model_is_scored_by_another_one_after_a_redrive(
     promote: Callable[[str], None],
 ) -> None:
     def redrive(*arguments: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", "batch_transform_cli.main", "redrive", "--json"]
+        command = [sys.executable, "-m", "batch_transform_cli", "redrive", "--json"]
         where = ["--endpoint", cloud.endpoint, "--pipeline", promoted.client.pipeline_id]
         ended = subprocess.run([*command, *where, *arguments], check=True, stdout=subprocess.PIPE)
         told: dict[str, Any] = json.loads(ended.stdout)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batch_transform_cli.commands.installed import not_installed
-from batch_transform_cli.errors import CommandError
+from batch_transform_cli.errors import BadValue, CommandError
 from batch_transform_cli.synthesis import synthesize
 
 if TYPE_CHECKING:
@@ -78,11 +78,11 @@ def up(
 def image_folder(text: str) -> tuple[str, Path]:
     """Read an image's URI and the folder that stands for it here.
 
-    :raises CommandError: it is not both.
+    :raises BadValue: it is not both.
     """
     uri, equals, folder = text.partition("=")
     if not (uri and equals and folder):
-        raise CommandError(
+        raise BadValue(
             f"--image must be URI=FOLDER, got {text!r}; name the model's image and the folder "
             "with its `serve`"
         )

@@ -13,7 +13,7 @@ from botocore.exceptions import (
 
 from batch_transform_cli.doctor.findings import Finding, Place, fail, ok, skipped, warn
 from batch_transform_cli.doctor.reader import Absent, NotAllowed, Reader
-from batch_transform_cli.pipeline_client import one_line
+from batch_transform_cli.outside import told
 
 _TOPIC = "credentials"
 _LOG_IN = "log in (aws sso login, aws login), or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
@@ -26,23 +26,23 @@ def whose(reader: Reader) -> tuple[str, Finding]:
         caller = reader.read("sts", "get_caller_identity")
         return caller["Account"], ok(_TOPIC, f"{caller['Arn']}")
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
-        return "", fail(_TOPIC, f"none that are whole: {one_line(error)}", _LOG_IN)
+        return "", fail(_TOPIC, f"none that are whole: {told(error)}", _LOG_IN)
     except TokenRetrievalError as error:
-        return "", fail(_TOPIC, one_line(error), _LOG_IN)
+        return "", fail(_TOPIC, told(error), _LOG_IN)
     except NotAllowed:
         return "", fail(_TOPIC, "refused by sts:GetCallerIdentity", _LOG_IN)
     except (ClientError, Absent) as error:
         old = isinstance(error, ClientError) and error.response["Error"]["Code"] in _OLD
-        how = "expired" if old else f"not valid: {one_line(error)}"
+        how = "expired" if old else f"not valid: {told(error)}"
         return "", fail(_TOPIC, how, _LOG_IN)
     except BotoCoreError as error:
         fix = "look whether AWS can be reached from here: a proxy, a VPN, AWS_CA_BUNDLE, the region"
-        return "", fail(_TOPIC, f"not looked at: {one_line(error)}", fix)
+        return "", fail(_TOPIC, f"not looked at: {told(error)}", fix)
 
 
 def no_profile(error: ProfileNotFound) -> Finding:
     """Say that AWS_PROFILE names none."""
-    return fail(_TOPIC, one_line(error), "aws configure list-profiles shows those that there are")
+    return fail(_TOPIC, told(error), "aws configure list-profiles shows those that there are")
 
 
 def region_finding(configured: str | None, regions: Sequence[str | None]) -> Finding:

@@ -37,7 +37,7 @@ def test_a_dropped_file_is_scored_and_its_records_are_found_by_their_ids(assembl
 
 def batch_transform(cloud: LocalCloud, *arguments: object) -> str:
     """Run the command against the cloud, and return what it printed."""
-    command = [sys.executable, "-m", "batch_transform_cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "batch_transform_cli", *map(str, arguments)]
     ended = subprocess.run(
         [*command, "--endpoint", cloud.endpoint],
         capture_output=True,
