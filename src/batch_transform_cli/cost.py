@@ -11,9 +11,9 @@ from typing import Any
 
 from batch_transform_cli.cost_estimate import Estimate
 from batch_transform_cli.errors import BadValue
+from batch_transform_cli.moments import moment
 from batch_transform_cli.pipeline_client import PipelineClient
 from batch_transform_cli.prices import Prices
-from batch_transform_cli.redrive import moment
 from batch_transform_cli.screen import counted
 from batch_transform_cli.usage import Period, Usage
 

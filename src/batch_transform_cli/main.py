@@ -12,6 +12,7 @@ from batch_transform_cli.commands.logs import logs
 from batch_transform_cli.commands.lookup import lookup
 from batch_transform_cli.commands.redrive import redrive
 from batch_transform_cli.commands.run import run
+from batch_transform_cli.commands.runs import runs
 from batch_transform_cli.commands.schema import schema
 from batch_transform_cli.commands.status import status
 from batch_transform_cli.commands.up import up
@@ -32,6 +33,7 @@ for command in (
     up,
     drop,
     status,
+    runs,
     lookup,
     logs,
     backfill,

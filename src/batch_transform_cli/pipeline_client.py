@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlsplit
 
 import boto3
-from boto3.dynamodb.conditions import Attr, Key
+from boto3.dynamodb.conditions import Attr, ConditionBase, Key
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
@@ -41,6 +41,7 @@ OPEN_DROPS = ("waiting", "claimed")
 SLOT_RUNS = ("claiming", "claimed", "running")
 OPEN_RUNS = (*SLOT_RUNS, "settled")
 
+_IS_DROP = Attr("sk").begins_with("drop#")
 _JOB_LOGS = "/aws/sagemaker/TransformJobs"
 LOCAL_ACCOUNT = "000000000000"
 LOCAL_REGION = "us-east-1"
@@ -121,6 +122,11 @@ class Run:
     def has_slot(self) -> bool:
         """Whether it keeps another run from beginning."""
         return self.status in SLOT_RUNS
+
+    def took_s(self, now: datetime) -> int:
+        """Return for how many seconds it was open, or has been."""
+        ended = datetime.fromisoformat(self.ended_at) if self.ended_at else now
+        return max(0, round((ended - datetime.fromisoformat(self.opened_at)).total_seconds()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -378,7 +384,8 @@ class PipelineClient:
         """Return every drop and run of the ledger. It reads the whole table."""
         drops = []
         runs = []
-        for item in self._items():
+        # Besides drops and runs the table has heads, slots and marks, which are dispatch's own.
+        for item in self._items(Attr("sk").eq("run") | _IS_DROP):
             if item["sk"] == "run":
                 runs.append(_run(item))
             else:
@@ -395,6 +402,27 @@ class PipelineClient:
             KeyConditionExpression=condition, ConsistentRead=True, ScanIndexForward=False
         )
         return [drop_of(item) for item in reversed(page["Items"])]
+
+    def runs(self) -> list[Run]:
+        """Return every run, the oldest first. It reads the whole table."""
+        found = [_run(item) for item in self._items(Attr("sk").eq("run"))]
+        return sorted(found, key=lambda run: run.opened_at)
+
+    def run(self, run_id: str) -> Run | None:
+        """Return the run of that id; None if there is none."""
+        key = {"pk": f"run#{run_id}", "sk": "run"}
+        found = self._ledger.get_item(Key=key, ConsistentRead=True)
+        return _run(found["Item"]) if "Item" in found else None
+
+    def drops_of(self, run_id: str) -> list[Drop]:
+        """Return the drops that the run was the last to have. It reads the whole table."""
+        found = [drop_of(item) for item in self._items(_IS_DROP & Attr("run_id").eq(run_id))]
+        return sorted(found, key=lambda drop: (drop.key, drop.order))
+
+    def execution_arn(self, run: Run) -> str:
+        """Return the execution that has the run; before it begins, that it will have."""
+        executions = self.state_machine_arn.replace(":stateMachine:", ":execution:")
+        return f"{executions}:{run.execution or run.run_id}"
 
     def load(self, status: Status, *, now: datetime, jobs: Collection[str] | None = None) -> Load:
         """Return how far it is behind.
@@ -531,16 +559,17 @@ class PipelineClient:
                 "got a deployment by an older release; deploy it once more"
             ) from None
 
-    def _items(self) -> Iterator[dict[str, Any]]:
-        # Besides drops and runs the table has heads, slots and marks, which are dispatch's own.
-        wanted = Attr("sk").eq("run") | Attr("sk").begins_with("drop#")
-        query: dict[str, Any] = {"FilterExpression": wanted, "ConsistentRead": True}
-        while True:
-            page = self._ledger.scan(**query)
-            yield from page["Items"]
-            if "LastEvaluatedKey" not in page:
-                return
-            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+    def _items(self, wanted: ConditionBase) -> Iterator[dict[str, Any]]:
+        return _all_pages(self._ledger.scan, FilterExpression=wanted, ConsistentRead=True)
+
+
+def _all_pages(call: Callable[..., Any], **query: Any) -> Iterator[dict[str, Any]]:
+    while True:
+        page = call(**query)
+        yield from page["Items"]
+        if "LastEvaluatedKey" not in page:
+            return
+        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 def jobs_in_progress(cloud: Cloud, words: str | None = None) -> list[str]:

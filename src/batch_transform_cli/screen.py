@@ -1,6 +1,19 @@
 """How tables, texts from outside and numbers stand on a screen."""
 
+import os
+
+from rich.console import Console
 from rich.table import Table
+
+_WIDTH_OF_FILES = 200
+
+
+def console() -> Console:
+    """Return standard output's console; off a terminal lines fold late, for `grep` and files."""
+    found = Console()
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        found.width = _WIDTH_OF_FILES
+    return found
 
 
 def plain_table() -> Table:
@@ -16,6 +29,11 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number of things: `1 record`, `1,200 records`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def minute(time: str) -> str:
+    """Return month, day and minute of a time in ISO 8601, as it stands in a column."""
+    return time[5:16].replace("T", " ")
 
 
 def size(count: float) -> str:

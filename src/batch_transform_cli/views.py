@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,7 +17,7 @@ from rich.text import Text
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.pipeline_client import Drop, Load, PipelineClient, Run, Status
 from batch_transform_cli.redrive import Choice, choose
-from batch_transform_cli.screen import counted, duration, plain_table, printable, size
+from batch_transform_cli.screen import counted, duration, minute, plain_table, printable, size
 
 _STYLES = {
     "waiting": "yellow",
@@ -36,6 +37,8 @@ _POLL_S = 0.25
 _BAR_WIDTH = 32
 _REDRIVEN_SHOWN = 20
 _ALIKE_TOLD = 20
+_STATUS_WIDTH = 12
+_RUN_WIDTH = 18  # in which the id of a run stands in two lines, on a terminal of 80 columns
 
 
 def overview(
@@ -100,19 +103,43 @@ def why_not_done(drop: Drop) -> str:
     return drop.reason.removeprefix(f"{drop.key}: ")
 
 
-def runs_table(runs: list[Run], newest: int) -> Table:
-    """Return the newest runs and what became of their drops."""
+def runs_table(runs: Sequence[Run], newest: int, *, now: datetime | None = None) -> Table:
+    """Return the newest runs and what became of their drops.
+
+    :param now: adds when each began, and how long it took or has taken so far. Default: neither.
+    """
     table = plain_table()
-    table.add_column("run", overflow="fold")
+    table.add_column("run", overflow="fold", min_width=_RUN_WIDTH)
     for name in ("drops", "done", "failed", "again"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
+    table.add_column("status", overflow="fold", min_width=_STATUS_WIDTH)
+    if now is not None:
+        table.padding = (0, 1, 0, 0)  # room for them on a terminal of 80 columns
+        table.add_column("began, UTC", no_wrap=True)
+        table.add_column("took")
     for run in runs[-newest:]:
         counts = [
             str(count) if run.outcome else "" for count in (run.done, run.failed, run.waiting)
         ]
-        table.add_row(run.run_id, str(run.drops), *counts, status_text(run.outcome or run.status))
+        times = [] if now is None else [minute(run.opened_at), _took(run, now)]
+        status = status_text(run.outcome or run.status)
+        table.add_row(run.run_id, str(run.drops), *counts, status, *times)
     return table
+
+
+def runs_view(runs: Sequence[Run], newest: int, *, now: datetime) -> RenderableType:
+    """Return the newest of the runs that were asked for, and of how many they are."""
+    if not runs:
+        return Text("no run is so")
+    table = runs_table(runs, newest, now=now)
+    if len(runs) > newest:
+        table.caption = f"the newest {newest} of {counted(len(runs), 'run')}"
+    return table
+
+
+def _took(run: Run, now: datetime) -> str:
+    seconds = run.took_s(now)
+    return duration(seconds) if run.ended_at else f"{duration(seconds)} so far"
 
 
 def redrive_view(choice: Choice, letters: Mapping[str, int], *, dry_run: bool) -> RenderableType:

@@ -12,7 +12,7 @@ import pytest
 from batch_transform_cli.dead_letters import DeadLetters
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.pipeline_client import Drop
-from batch_transform_cli.redrive import choose, moment, requests
+from batch_transform_cli.redrive import choose, requests
 from transform_lambdas.backfill import Backfill
 from transform_lambdas.intake import Intake, Receiver
 from transform_lambdas.intake_queue import IntakeQueue
@@ -74,27 +74,6 @@ def test_a_key_that_has_not_failed_is_told_and_one_that_is_unknown_is_refused() 
     assert choose([FAILED, waiting], keys=["input/b.csv"]).left == {"input/b.csv": "waiting"}
     with pytest.raises(CommandError, match=r"of a drop, got 'input/c.csv'; see `batch-transform"):
         choose([FAILED], keys=["input/a.csv", "input/c.csv"])
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("90m", NOON - timedelta(minutes=90)),
-        ("2h", NOON - timedelta(hours=2)),
-        ("7d", NOON - timedelta(days=7)),
-        ("2026-03-01T09:30", NOON - timedelta(hours=2.5)),
-        ("2026-03-01T10:30+01:00", NOON - timedelta(hours=2.5)),
-        ("2026-03-01T09:30:00Z", NOON - timedelta(hours=2.5)),
-    ],
-)
-def test_a_moment_is_a_time_or_so_long_ago(text: str, expected: datetime) -> None:
-    assert moment(text, now=NOON) == expected
-
-
-@pytest.mark.parametrize("text", ["yesterday", "2 h", "", "99999999999d"])
-def test_fails_when_since_is_no_moment(text: str) -> None:
-    with pytest.raises(CommandError, match=r"--since must be a time such as .*; give one of these"):
-        moment(text, now=NOON)
 
 
 def test_a_message_has_room_in_sqs_for_the_longest_keys() -> None:

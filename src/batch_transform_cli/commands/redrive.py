@@ -34,8 +34,9 @@ def redrive(
     costs a transform job as it did before. Dead letters move if neither --since nor --key is given.
     Nothing is deleted, and doing it twice or stopping it anywhere does no harm.
     """
+    from batch_transform_cli.moments import moment
     from batch_transform_cli.pipeline_client import Cloud, PipelineClient
-    from batch_transform_cli.redrive import choose, moment, requests
+    from batch_transform_cli.redrive import choose, requests
     from batch_transform_cli.views import redrive_view
 
     after = None if since is None else moment(since, now=datetime.now(UTC))

@@ -41,13 +41,12 @@ def status(
             "--json must stand without --watch, got both; call `batch-transform status --json` "
             "as often as you need it"
         )
-    from rich.console import Console
-
     from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+    from batch_transform_cli.screen import console
     from batch_transform_cli.snapshots import Seen, Snapshot, Unreadable, document, look_at_all
     from batch_transform_cli.status_views import follow, picture
 
-    cloud, console = Cloud(endpoint), Console()
+    cloud = Cloud(endpoint)
     clients = PipelineClient.find_all(cloud, pipeline)
     rows = every or len(clients) > 1
 
@@ -56,14 +55,14 @@ def status(
 
     if watch:
         try:
-            follow(look, console, rows=rows, newest=newest, interval_s=interval, say=_say)
+            follow(look, console(), rows=rows, newest=newest, interval_s=interval, say=_say)
         except KeyboardInterrupt:
             raise Interrupted("no longer watching; the pipelines go on") from None
     seen = look()
     if as_json:
         print(json.dumps(document(seen, rows=rows), indent=1))
     else:
-        console.print(picture(seen, newest, rows=rows), highlight=False)
+        console().print(picture(seen, newest, rows=rows), highlight=False)
     unreadable = [each.pipeline_id for each in seen if isinstance(each, Unreadable)]
     if unreadable:
         raise CommandError(
