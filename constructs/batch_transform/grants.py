@@ -148,6 +148,14 @@ class BatchTransformGrants:
             ),
         )
 
+    def stop(self, grantee: iam.IGrantable) -> None:
+        """Let `grantee` stop runs in flight, and see what `watch` shows."""
+        self.watch(grantee)
+        self._allow(
+            grantee,
+            allow(actions=["states:StopExecution"], resources=[self._pipeline.run.executions_arn]),
+        )
+
     def score(self, role: iam.IGrantable, *, step: str | None = None) -> None:
         """Let the role of a model read what its step reads and write what it writes.
 

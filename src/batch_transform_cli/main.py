@@ -14,7 +14,9 @@ from batch_transform_cli.commands.redrive import redrive
 from batch_transform_cli.commands.run import run
 from batch_transform_cli.commands.runs import runs
 from batch_transform_cli.commands.schema import schema
+from batch_transform_cli.commands.show import show
 from batch_transform_cli.commands.status import status
+from batch_transform_cli.commands.stop import stop
 from batch_transform_cli.commands.up import up
 from batch_transform_cli.commands.validate import validate
 
@@ -34,10 +36,12 @@ for command in (
     drop,
     status,
     runs,
+    show,
     lookup,
     logs,
     backfill,
     redrive,
+    stop,
     run,
 ):
     commands.command()(command)

@@ -419,10 +419,9 @@ class PipelineClient:
         found = [drop_of(item) for item in self._items(_IS_DROP & Attr("run_id").eq(run_id))]
         return sorted(found, key=lambda drop: (drop.key, drop.order))
 
-    def execution_arn(self, run: Run) -> str:
-        """Return the execution that has the run; before it begins, that it will have."""
-        executions = self.state_machine_arn.replace(":stateMachine:", ":execution:")
-        return f"{executions}:{run.execution or run.run_id}"
+    def execution_arn(self, name: str) -> str:
+        """Return the ARN of the execution of that name; a run's own has its id."""
+        return f"{self.state_machine_arn.replace(':stateMachine:', ':execution:')}:{name}"
 
     def load(self, status: Status, *, now: datetime, jobs: Collection[str] | None = None) -> Load:
         """Return how far it is behind.

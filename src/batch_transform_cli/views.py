@@ -32,6 +32,9 @@ _STYLES = {
     "failed": "red",
     "Failed": "red",
     "superseded": "dim",
+    "InProgress": "cyan",
+    "Stopping": "yellow",
+    "Stopped": "yellow",
 }
 _POLL_S = 0.25
 _BAR_WIDTH = 32

@@ -14,6 +14,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from moto.sagemaker.models import sagemaker_backends
 
 from batch_transform_cli import entry
 from batch_transform_cli.pipeline_client import Cloud, PipelineClient
@@ -22,6 +23,7 @@ from transform_engine import conformance_model
 from transform_lambdas.drops import Drop
 from transform_lambdas.ledger import Ledger
 
+MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:churn"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -59,6 +61,7 @@ def publish(aws: None) -> Any:
             "intake-queue-url": "https://sqs.us-east-1.amazonaws.com/123456789012/intake",
             "ledger-table": "ledger",
             "max-concurrent-runs": "2",
+            "state-machine-arn": MACHINE,
             "wake-queue-url": "https://sqs.us-east-1.amazonaws.com/123456789012/wake",
             **facts,
         }
@@ -135,6 +138,42 @@ def settled_run(ledger: Ledger) -> str:
     ledger.settle_run(run, {"outcome": "PartiallyCompleted", "counts": counts})
     ledger.close_run("churn-1-r1")
     return "churn-1-r1"
+
+
+@pytest.fixture
+def run_in_flight(ledger: Ledger) -> str:
+    """A run of two drops whose job runs, and has written one of two outputs."""
+    drops = [make_drop(f"input/{name}.csv") for name in "ab"]
+    for drop in drops:
+        ledger.record(drop)
+    run_id = "churn-1-r7"
+    ledger.open_run(run_id, slot=0, drops=2, look_again_s=60)
+    ledger.claim(run_id, drops)
+    ledger.end_claiming(run_id, drops=2, size_bytes=240)
+    ledger.mark_running(run_id)
+    boto3.client("s3").put_object(
+        Bucket="out", Key=f"runs/{run_id}/step-1-of-1/input/a.csv.out", Body=b"1"
+    )
+    job = f"{run_id}-s1-0"
+    source = {"S3DataType": "S3Prefix", "S3Uri": "s3://in/"}
+    boto3.client("sagemaker").create_transform_job(
+        TransformJobName=job,
+        ModelName="churn",
+        TransformInput={"DataSource": {"S3DataSource": source}},
+        TransformOutput={"S3OutputPath": "s3://out/"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 2},
+    )
+    # moto's jobs are completed from the beginning.
+    sagemaker = sagemaker_backends["123456789012"]["us-east-1"]
+    sagemaker.transform_jobs[job].transform_job_status = "InProgress"
+    states = boto3.client("stepfunctions")
+    states.create_state_machine(
+        name="churn",
+        definition='{"StartAt": "Wait", "States": {"Wait": {"Type": "Succeed"}}}',
+        roleArn="arn:aws:iam::123456789012:role/churn",
+    )
+    states.start_execution(stateMachineArn=MACHINE, name=run_id)
+    return run_id
 
 
 @dataclass(frozen=True)

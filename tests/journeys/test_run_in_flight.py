@@ -1,13 +1,16 @@
-"""What becomes of a run in flight: it is aborted, its model is replaced, its stack is deleted."""
+"""What becomes of a run in flight: it is stopped, its model is replaced, its stack is deleted."""
 
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aws_cdk import App, Duration, Stack
+from typer.testing import CliRunner
 
 from batch_transform import (
     BatchPolicy,
@@ -16,6 +19,7 @@ from batch_transform import (
     TransformSettings,
     TransformStep,
 )
+from batch_transform_cli import main
 from local_cloud import LocalCloud
 
 from .conftest import Pipeline, deployed, eventually, make_image, serving, stack_status
@@ -85,6 +89,12 @@ class Site:
         )
         return key, job
 
+    def ask(self, *command: str) -> Any:
+        """Return what the command prints for programs."""
+        where = ["--pipeline", self.name, "--endpoint", self.cloud.endpoint, "--json"]
+        ended = CliRunner().invoke(main.commands, [*command, *where], catch_exceptions=False)
+        return json.loads(ended.stdout)
+
     def jobs(self) -> dict[str, str]:
         """Return the statuses of the pipeline's jobs by name."""
         pages = self.cloud.client("sagemaker").get_paginator("list_transform_jobs")
@@ -118,16 +128,18 @@ def site(request: pytest.FixtureRequest, cloud: LocalCloud, tmp_path: Path) -> I
     eventually(lambda: stack_status(cloud, site.name), lambda status: status is None)
 
 
-def test_an_aborted_execution_stops_its_job_and_gives_the_drop_back(site: Site) -> None:
+def test_a_run_that_is_stopped_stops_its_job_and_gives_the_drop_back(site: Site) -> None:
     pipeline = site.deploy("only")
-    key, job = site.hold(pipeline, "aborted.csv")
+    key, job = site.hold(pipeline, "stopped.csv")
     client = pipeline.client
     load = client.load(client.status(), now=datetime.now(UTC))
     assert (load.running_jobs, load.slots_free, load.slots) == (1, 0, 1)
+    run_id = job.rpartition("-s")[0]
+    assert site.ask("show", run_id)["jobs"][0]["status"] == "InProgress"
 
-    (execution,) = site.running_executions(pipeline)
-    site.cloud.client("stepfunctions").stop_execution(executionArn=execution)
+    stopped = site.ask("stop", run_id, "--yes")
 
+    assert stopped["jobs"] == [job]
     assert eventually(lambda: site.jobs()[job], lambda status: status != "InProgress")
     site.gate.unlink()
     (drop,) = pipeline.wait(key)
@@ -135,6 +147,13 @@ def test_an_aborted_execution_stops_its_job_and_gives_the_drop_back(site: Site) 
     assert (drop.status, drop.attempts) == ("done", 2)
     assert pipeline.output(key) == b"1" + b",only" * site.steps + b"\n"
     assert len(site.jobs()) == 1 + site.steps
+    told = site.ask("show", run_id)
+    assert (told["run"]["outcome"], told["jobs"][0]["status"]) == ("Failed", "Stopped")
+    assert told["links"]["settled by"].endswith(f":{run_id}-f1")
+    (fate,) = told["drops"]
+    assert fate["status"] == "waiting"
+    assert fate["reason"].endswith(f"transform job {job} was stopped")
+    assert site.ask("show", key)["output"].endswith(f"/predictions/{key}.out")
 
 
 def test_a_run_ends_by_the_models_it_began_with_or_begins_anew_by_the_new_ones(site: Site) -> None:

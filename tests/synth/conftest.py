@@ -181,6 +181,7 @@ def everything_on(model_files: Path) -> Callable[[Stack], BatchTransform]:
         pipeline.grants.read(someone)
         pipeline.grants.lookup(someone)
         pipeline.grants.redrive(someone)
+        pipeline.grants.stop(someone)
         pipeline.on_run_failed("RunFailed")
         return pipeline
 

@@ -37,7 +37,7 @@ def indexed(stack: Stack) -> BatchTransform:
 @pytest.fixture(scope="module")
 def granted(synthesize: Callable[[Any], dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The statements that each grant adds, by the grant's name."""
-    grants = ["Drop", "Read", "Lookup", "Watch", "Redrive", "Score"]
+    grants = ["Drop", "Read", "Lookup", "Watch", "Redrive", "Stop", "Score"]
 
     def define(stack: Stack) -> None:
         pipeline = indexed(stack)
@@ -180,6 +180,15 @@ def test_who_redrives_moves_dead_letters_back_to_their_queues_only(
     sent = re.findall(r"'(\w+?)[0-9A-F]{8}', 'Arn'", str(send["Resource"]))
     assert sorted(moved) == ["ChurnIntakeUploadsDeadLetters", "ChurnWakeUpsQueueDeadLetters"]
     assert sorted(sent) == ["ChurnIntakeUploads", "ChurnWakeUpsQueue"]
+
+
+def test_who_stops_runs_may_watch_and_abort_executions_of_the_pipeline(
+    granted: dict[str, list[dict[str, Any]]],
+) -> None:
+    more = actions_of(granted["Stop"]) - actions_of(granted["Watch"])
+
+    assert more == {"states:StopExecution"}
+    assert ":execution:" in resources_of(granted["Stop"], "states:StopExecution")
 
 
 def test_the_role_of_an_existing_model_writes_only_where_jobs_write(
