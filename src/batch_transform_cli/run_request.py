@@ -9,7 +9,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -101,6 +101,15 @@ def with_member_flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def completing(values: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return what completes the start of a value in a shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in sorted(values) if value.startswith(incomplete)]
+
+    return complete
+
+
 def _parameter(member: Member, kind: Kind) -> Parameter:
     name = flag_name(member)
     metavar: str | None = "WHERE" if member in _PLACES else "TEXT"
@@ -115,7 +124,12 @@ def _parameter(member: Member, kind: Kind) -> Parameter:
         case Choice(values=values):
             metavar = "|".join(values) if len(values) <= 8 else values[0]
     spelled = f"--{name}/--no-{name}" if isinstance(kind, Flag) else f"--{name}"
-    option = typer.Option(spelled, metavar=metavar, help=_HELP.get(member, _NO_EFFECT))
+    option = typer.Option(
+        spelled,
+        metavar=metavar,
+        help=_HELP.get(member, _NO_EFFECT),
+        autocompletion=completing(kind.values) if isinstance(kind, Choice) else None,
+    )
     return Parameter(
         name.replace("-", "_"),
         Parameter.KEYWORD_ONLY,

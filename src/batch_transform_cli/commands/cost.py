@@ -9,6 +9,8 @@ import typer
 
 from batch_transform_cli.commands.options import AsJson, Endpoint
 from batch_transform_cli.errors import BadValue
+from batch_transform_cli.run_request import completing
+from transform_request import INSTANCE_TYPES
 
 if TYPE_CHECKING:
     from batch_transform_cli.prices import Prices
@@ -23,12 +25,6 @@ PricesFile = Annotated[
 ]
 
 cost = typer.Typer(rich_markup_mode=None)
-
-
-def _instance_types(incomplete: str) -> list[str]:
-    from transform_request import INSTANCE_TYPES
-
-    return sorted(name for name in INSTANCE_TYPES if name.startswith(incomplete))
 
 
 @cost.callback(invoke_without_command=True)
@@ -91,7 +87,9 @@ def used(
 def estimate(
     instance_type: Annotated[
         str,
-        typer.Option(metavar="TYPE", help="Such as ml.m5.large.", autocompletion=_instance_types),
+        typer.Option(
+            metavar="TYPE", help="Such as ml.m5.large.", autocompletion=completing(INSTANCE_TYPES)
+        ),
     ],
     size: Annotated[
         str | None, typer.Option("--bytes", metavar="SIZE", help="Of the input, such as 20GB.")
@@ -193,7 +191,7 @@ def ask_prices(
         typer.Option(
             metavar="TYPE",
             help="Repeatable. Default: all that a transform job can have.",
-            autocompletion=_instance_types,
+            autocompletion=completing(INSTANCE_TYPES),
         ),
     ] = None,
     output: Annotated[

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from batch_transform_cli.commands.options import AsJson, Endpoint, Pipeline
 
@@ -34,6 +33,8 @@ def redrive(
     costs a transform job as it did before. Dead letters move if neither --since nor --key is given.
     Nothing is deleted, and doing it twice or stopping it anywhere does no harm.
     """
+    from rich.console import Console
+
     from batch_transform_cli.moments import moment
     from batch_transform_cli.pipeline_client import Cloud, PipelineClient
     from batch_transform_cli.redrive import choose, requests
