@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batch_transform_cli.commands.options import AsJson, Endpoint
+from batch_transform_cli.errors import Interrupted, SynthesisFailed
 
 if TYPE_CHECKING:
     from batch_transform_cli.doctor.assembly import AppStack
@@ -30,11 +31,13 @@ def doctor(
     from batch_transform_cli.doctor.examination import examine
     from batch_transform_cli.doctor.view import document, show
 
-    with Console(stderr=True).status("looking") as status:
-        status.update("reading the app")
-        stacks, before = _app(assembly)
-        status.update("looking at accounts and regions")
-        report = examine(stacks, endpoint, before)
+    try:
+        with Console(stderr=True).status("reading the app") as status:
+            stacks, before = _app(assembly)
+            status.update("looking at accounts and regions")
+            report = examine(stacks, endpoint, before)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; nothing was changed") from None
     if as_json:
         print(json.dumps(document(report), indent=1))
     else:
@@ -47,7 +50,6 @@ def _app(assembly: Path | None) -> "tuple[list[AppStack], list[Finding]]":
     """Return the stacks of the app, and what is to be said of it."""
     from batch_transform_cli.doctor.assembly import read_assembly
     from batch_transform_cli.doctor.findings import fail, ok, skipped
-    from batch_transform_cli.errors import SynthesisFailed
     from batch_transform_cli.screen import counted
     from batch_transform_cli.synthesis import synthesize
 

@@ -174,7 +174,9 @@ CHECKS = (
     ),
     Check(
         topic="stack",
-        items=lambda site: {each.name: each.name for each in site.needs.stacks},
+        items=lambda site: {
+            each.name: each.name for each in site.needs.stacks if each.name not in site.unread
+        },
         examine=_stack,
     ),
     Check(

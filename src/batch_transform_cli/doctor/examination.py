@@ -1,11 +1,11 @@
 """Looks at everything, in parallel; what cannot be looked at is a finding, too."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing.pool import ThreadPool
 from typing import Any, TypeVar
 
-from botocore.exceptions import ProfileNotFound
+from botocore.exceptions import ConnectTimeoutError, ProfileNotFound, ReadTimeoutError
 
 from batch_transform_cli.doctor import (
     buckets,
@@ -159,6 +159,7 @@ def _look(
             for stack, each in zip(stacks, deployed, strict=True)
             if each is not None
         },
+        unread=frozenset(each.name for each in troubles if each.topic == "stack"),
         is_local=is_local,
         is_first=is_first,
     )
@@ -190,6 +191,11 @@ def _tried(topic: str, name: str, look: Callable[[], _R], troubles: list[_Troubl
         fix = f"allow {denied} to your credentials; docs/doctor.md has the whole policy"
     except Absent as absent:
         why, fix = str(absent), "look at it by hand"
+    except (ReadTimeoutError, ConnectTimeoutError):
+        why, fix = (
+            "no answer in time",
+            "run this once more; is there a proxy, or a VPN, in between?",
+        )
     except AWS_ERRORS as error:
         why, fix = one_line(error), "run this once more, or look at it by hand"
     troubles.append(_Trouble(topic=topic, name=name, why=why, fix=fix))
@@ -208,8 +214,9 @@ def _told(troubles: Sequence[_Trouble]) -> Iterator[Finding]:
 
 
 def _together(do: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return [*pool.map(do, items)]
+    # Of daemons, so that Ctrl-C need not wait for calls that nobody answers.
+    with ThreadPool(_AT_ONCE) as pool:
+        return pool.map(do, items, chunksize=1)
 
 
 def _by_topic(findings: Sequence[Finding]) -> list[Finding]:

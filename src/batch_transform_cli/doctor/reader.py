@@ -48,7 +48,7 @@ _DENIED = ("AccessDenied", "Unauthorized", "AuthorizationError", "Forbidden", "4
 _ABSENT = ("NotFound", "NoSuch", "404", "DoesNotExist")
 _ABSENT_TEXTS = ("does not exist", "Could not find")  # CloudFormation; SageMaker
 _LIMITS = Config(
-    connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 3, "mode": "standard"}
+    connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2, "mode": "standard"}
 )
 
 
@@ -104,7 +104,7 @@ class Reader:
 
 
 def clients_of(cloud: Cloud) -> Clients:
-    """Return what makes clients in a cloud; each of their calls ends within a minute or so."""
+    """Return what makes clients in a cloud; each of their calls ends within half a minute."""
 
     @functools.cache
     def client(service: str, place: Place) -> Any:

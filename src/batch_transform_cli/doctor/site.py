@@ -22,6 +22,7 @@ class Site:
     """One account and region.
 
     :ivar deployed: by stack name; stacks that are not deployed are left out.
+    :ivar unread: the names of stacks that nothing is known of, because they could not be looked at.
     :ivar is_local: whether it is of a local cloud.
     :ivar is_first: whether it is the first region of its account that is looked at.
     """
@@ -29,6 +30,7 @@ class Site:
     needs: Needs
     reader: Reader
     deployed: Mapping[str, Deployment]
+    unread: frozenset[str] = frozenset()
     is_local: bool = False
     is_first: bool = True
 

@@ -1,6 +1,10 @@
 """The command, in moto and in a local cloud."""
 
+import io
 import json
+import signal
+import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from batch_transform_cli.doctor.examination import Group, Report
 from batch_transform_cli.doctor.findings import fail, ok, skipped, warn
 from batch_transform_cli.doctor.view import show
 from local_cloud import LocalCloud
+from tests.cli.conftest import Ended
 
 RULE = {
     "Type": "AWS::Events::Rule",
@@ -139,6 +144,56 @@ def test_warnings_fail_when_that_is_asked_for(
     assert ended.code == code
 
 
+def test_parameters_are_held_against_what_is_deployed(
+    emulator: LocalCloud,
+    batch_transform: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    assembly: Path,
+) -> None:
+    name = "/batch-transform/churn/intake-queue-url"
+    fact = {"Name": name, "Type": "String", "Value": {"Ref": "Queue"}}
+    resources = {
+        "Queue": {"Type": "AWS::SQS::Queue"},
+        "Fact": {"Type": "AWS::SSM::Parameter", "Properties": fact},
+    }
+    (assembly / "Churn.json").write_text(json.dumps({"Resources": resources}))
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_REGION"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def doctor() -> Ended:
+        ended: Ended = batch_transform(
+            "doctor", "--assembly", assembly, "--endpoint", emulator.endpoint
+        )
+        return ended
+
+    assert "Churn is not deployed yet" in doctor().out
+    emulator.deploy(assembly)
+    deployed = doctor()
+    assert "✔  parameter  1 parameter of Churn as deployed" in deployed.out
+    assert "Churn is CREATE_COMPLETE" in deployed.out
+    assert deployed.code == 0
+
+    emulator.client("ssm").put_parameter(Name=name, Value="elsewhere", Overwrite=True)
+    changed = doctor()
+    assert f"✘  parameter  {name} is elsewhere, and http" in changed.out
+    assert changed.code == 1
+
+
+def test_ctrl_c_ends_it_though_nobody_answers(assembly: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        command = ["batch-transform", "doctor", "--assembly", str(assembly), "--endpoint", endpoint]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as doctor:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1)  # It has asked, and waits.
+                doctor.send_signal(signal.SIGINT)
+                _, said = doctor.communicate(timeout=10)
+
+    assert said == "batch-transform: stopped; nothing was changed\n"
+    assert doctor.returncode == 130
+
+
 REPORT = Report(
     groups=[
         Group(
@@ -182,8 +237,6 @@ def test_a_terminal_has_what_is_long_in_several_lines() -> None:
 
 
 def _shown(encoding: str, *, is_terminal: bool, width: int) -> list[str]:
-    import io
-
     written = io.BytesIO()
     file = io.TextIOWrapper(written, encoding=encoding, errors="strict")
     console = Console(file=file, force_terminal=is_terminal, width=width, color_system=None)

@@ -155,6 +155,14 @@ def test_credentials_that_may_nothing_are_told_what_they_need(world: World) -> N
     assert len({(each.topic, each.found) for each in refused}) == len(refused)
 
 
+def test_a_stack_that_cannot_be_looked_at_is_not_called_undeployed(world: World) -> None:
+    denied = {"cloudformation.describe_stacks": "AccessDenied"}
+    report = _examine(asking(world), Answers({**BEYOND_MOTO, **denied}))
+
+    (stack,) = [each for each in _findings(report) if each.topic == "stack"]
+    assert stack.found == "Churn: not looked at, needs cloudformation:DescribeStacks"
+
+
 @pytest.mark.parametrize("code", ["AccessDeniedException", "UnauthorizedOperation", "403"])
 def test_a_service_may_refuse_in_its_own_words(world: World, code: str) -> None:
     report = _examine(asking(world), Answers({**BEYOND_MOTO, "kms.get_key_policy": code}))
