@@ -96,6 +96,10 @@ def _artifact(item: tuple[str, Model], site: Site) -> Iterator[Finding]:
         yield fail("artifact", f"{uri} of {model.owner} is not there", fix)
         return
     yield ok("artifact", f"{uri} of {model.owner} is there{_whose_eyes(site, model)}")
+    region = site.reader.read("s3", "head_bucket", Bucket=parts.netloc).get("BucketRegion")
+    if region not in (None, site.region):
+        fix = f"copy it to a bucket of {site.region}; SageMaker reads from its own region"
+        yield fail("artifact", f"{uri} of {model.owner} is in {region}", fix)
 
 
 def _image(item: tuple[str, Model], site: Site) -> Iterator[Finding]:

@@ -196,6 +196,16 @@ def test_an_image_of_another_account_is_asked_for_as_a_pull_does(world: World) -
     assert [each.level for each in images("AccessDeniedException")] == ["warn"]
 
 
+def test_what_is_in_another_region_is_a_failure(world: World) -> None:
+    elsewhere: dict[str, Answer] = {"s3.head_bucket": {"BucketRegion": "us-east-1"}}
+    image = container()["Image"].replace(REGION, "us-east-1")
+    report = _examine(asking(world, image=image), Answers({**BEYOND_MOTO, **elsewhere}))
+
+    bad = [each for each in _findings(report) if each.level == "fail"]
+    assert {each.topic for each in bad} == {"artifact", "bucket", "image"}
+    assert all("is in us-east-1" in each.found for each in bad)
+
+
 def test_credentials_of_another_account_look_at_nothing(world: World) -> None:
     report = _examine(asking(world, account="210987654321"), Answers(BEYOND_MOTO))
 
