@@ -42,6 +42,7 @@ SLOT_RUNS = ("claiming", "claimed", "running")
 OPEN_RUNS = (*SLOT_RUNS, "settled")
 
 _IS_DROP = Attr("sk").begins_with("drop#")
+_RUN_ID = re.compile(r"(.+)-\d{8}t\d{6}-[0-9a-f]{6}")
 _JOB_LOGS = "/aws/sagemaker/TransformJobs"
 LOCAL_ACCOUNT = "000000000000"
 LOCAL_REGION = "us-east-1"
@@ -287,12 +288,15 @@ class PipelineClient:
         self.pipeline_id = pipeline_id
 
     @classmethod
-    def find(cls, cloud: Cloud, pipeline_id: str | None = None) -> Self:
+    def find(cls, cloud: Cloud, pipeline_id: str | None = None, *, run_id: str = "") -> Self:
         """Return the pipeline of that id, or the only one that there is.
 
+        :param run_id: of several, the one whose run that is.
         :raises PipelineNotFound: there is none, or no id was given and there are several.
         """
         found = cls.find_all(cloud, pipeline_id)
+        if len(found) > 1 and (of_run := _RUN_ID.fullmatch(run_id)):
+            found = [each for each in found if each.pipeline_id == of_run[1]] or found
         if len(found) > 1:
             names = ", ".join(client.pipeline_id for client in found)
             raise PipelineNotFound(f"--pipeline must name one of {names}, got none; name one")

@@ -120,6 +120,7 @@ def follow(
 
 def _fitting(console: Console, seen: Seen, newest: int, *, rows: bool) -> RenderableType:
     """Return the picture with as many of the newest things as the terminal has room for."""
+    newest = max(1, min(newest, console.height // (1 if rows else 2)))
     while True:
         shown = picture(seen, newest, rows=rows)
         if newest == 1 or len(console.render_lines(shown, pad=False)) < console.height:

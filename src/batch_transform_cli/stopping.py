@@ -68,7 +68,7 @@ def plan(cloud: Cloud, client: PipelineClient, run_id: str) -> Stop:
             f"the run must be in flight, got {run_id}, which is settled: {run.outcome}; "
             "there is nothing to stop"
         )
-    if run.finishes:
+    if run.finishes or (run.is_running and not _is_running(cloud, client, run_id)):
         raise CommandError(
             f"the run must be in flight, got {run_id}, whose execution has ended and which is "
             "being settled; there is nothing to stop"
@@ -85,6 +85,13 @@ def plan(cloud: Cloud, client: PipelineClient, run_id: str) -> Stop:
         outputs=client.outputs_of(run),
         jobs=[job.name for job in jobs_of(cloud, run) if job.status not in _ENDED_JOBS],
     )
+
+
+def _is_running(cloud: Cloud, client: PipelineClient, run_id: str) -> bool:
+    told = cloud.client("stepfunctions").describe_execution(
+        executionArn=client.execution_arn(run_id)
+    )
+    return bool(told["status"] == "RUNNING")
 
 
 def stop(cloud: Cloud, planned: Stop) -> None:

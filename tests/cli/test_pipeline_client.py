@@ -26,6 +26,17 @@ def test_one_of_several_pipelines_must_be_named(publish: Any) -> None:
     assert PipelineClient.find(Cloud(), "fraud-2").pipeline_id == "fraud-2"
 
 
+def test_a_run_names_its_pipeline(publish: Any) -> None:
+    publish("churn")
+    publish("churn-1")
+    run_id = "churn-1-20261127t212928-631d58"
+
+    assert PipelineClient.find(Cloud(), run_id=run_id).pipeline_id == "churn-1"
+    for other in (f"new-{run_id}", "input/a.csv"):
+        with pytest.raises(PipelineNotFound, match="must name one of churn, churn-1, got none"):
+            PipelineClient.find(Cloud(), run_id=other)
+
+
 def test_fails_when_no_such_pipeline_is_deployed(publish: Any) -> None:
     publish("churn-1")
     with pytest.raises(PipelineNotFound, match="got churn at AWS region us-east-1; deploy one"):

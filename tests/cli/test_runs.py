@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from batch_transform_cli.pipeline_client import Run
+from batch_transform_cli.runs import Outcome, narrowed
 from batch_transform_cli.views import runs_view
 
 from .test_views import CLOSED, RUN, text_of
@@ -46,25 +47,32 @@ def test_only_the_newest_are_shown_and_none_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "found"),
+    ("outcomes", "since", "found"),
     [
-        ([], 2),
-        (["--newest", "1"], 1),
-        (["--outcome", "partiallycompleted"], 1),
-        (["--outcome", "failed", "--outcome", "none"], 1),
-        (["--outcome", "Failed"], 0),
-        (["--since", "2026-03-01T12:00Z"], 2),
-        (["--since", "1h"], 0),
+        ([], None, [CLOSED, RUN]),
+        ([Outcome.FAILED], None, [CLOSED]),
+        ([Outcome.COMPLETED, Outcome.NONE], None, [RUN]),
+        ([], datetime(2026, 3, 1, 12, 0, 3, tzinfo=UTC), [CLOSED, RUN]),
+        ([], datetime(2026, 3, 1, 12, 0, 4, tzinfo=UTC), []),
     ],
 )
 def test_runs_are_narrowed_by_outcome_and_by_when_they_began(
-    options: list[str], found: int, settled_run: str, run_in_flight: str, batch_transform: Command
+    outcomes: list[Outcome], since: datetime | None, found: list[Run]
 ) -> None:
-    told = batch_transform("runs", "--json", *options).document
+    assert narrowed([CLOSED, RUN], outcomes=outcomes, since=since) == found
+
+
+def test_programs_get_the_newest_runs_that_are_so(
+    settled_run: str, run_in_flight: str, batch_transform: Command
+) -> None:
+    told = batch_transform("runs", "--json", "--newest", 1).document
+    done = batch_transform(
+        "runs", "--json", "--outcome", "partiallycompleted", "--since", "2026-03-01"
+    ).document
 
     assert told["pipeline"] == "churn-1"
-    assert len(told["runs"]) == found
-    assert all(run["took_s"] is None or run["took_s"] >= 0 for run in told["runs"])
+    assert [(run["run_id"], run["took_s"]) for run in told["runs"]] == [(run_in_flight, None)]
+    assert [(run["run_id"], run["took_s"]) for run in done["runs"]] == [(settled_run, 0)]
 
 
 def test_fails_when_the_outcome_is_none_that_there_is(

@@ -100,11 +100,14 @@ def test_fails_when_the_run_is_settled_or_has_not_begun(
 def test_fails_when_the_run_is_stopped_already(
     run_in_flight: str, ledger: Ledger, batch_transform: Command
 ) -> None:
+    batch_transform("stop", run_in_flight, "--yes")
+
+    again = batch_transform("stop", run_in_flight, "--yes")
     run = ledger.run(run_in_flight)
     assert run is not None
     ledger.begin_finish(run, f"{run_in_flight}-f1")
+    later = batch_transform("stop", run_in_flight, "--yes")
 
-    ended = batch_transform("stop", run_in_flight, "--yes")
-
-    assert ended.code == 1
-    assert "whose execution has ended and which is being settled" in ended.err
+    assert (again.code, later.code) == (1, 1)
+    assert "whose execution has ended and which is being settled" in again.err
+    assert again.err == later.err

@@ -9,7 +9,7 @@ from batch_transform_cli.errors import CommandError
 
 
 def logs(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, from `status`.")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, from `runs`.")],
     pipeline: Pipeline = None,
     endpoint: Endpoint = None,
     newest: Annotated[int, typer.Option(min=1, help="How many lines to show.")] = 50,
@@ -17,10 +17,11 @@ def logs(
     """Print what the model server and the agent said in a run's transform jobs."""
     from batch_transform_cli.pipeline_client import Cloud, PipelineClient
 
-    lines = PipelineClient.find(Cloud(endpoint), pipeline).log_lines(run_id, newest=newest)
+    client = PipelineClient.find(Cloud(endpoint), pipeline, run_id=run_id)
+    lines = client.log_lines(run_id, newest=newest)
     if not lines:
         raise CommandError(
             f"the run must have a transform job that logged something, got none for {run_id!r}; "
-            "see `batch-transform status` for the runs"
+            "see `batch-transform runs`"
         )
     print("\n".join(lines))

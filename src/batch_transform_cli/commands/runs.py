@@ -3,21 +3,12 @@
 import dataclasses
 import json
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from batch_transform_cli.commands.options import AsJson, Endpoint, Pipeline
-
-
-class Outcome(StrEnum):
-    """What a run can be narrowed by."""
-
-    COMPLETED = "Completed"
-    PARTIALLY_COMPLETED = "PartiallyCompleted"
-    FAILED = "Failed"
-    NONE = "none"
+from batch_transform_cli.runs import Outcome, narrowed
 
 
 def runs(
@@ -50,12 +41,7 @@ def runs(
     now = datetime.now(UTC)
     after = None if since is None else moment(since, now=now)
     client = PipelineClient.find(Cloud(endpoint), pipeline)
-    found = [
-        run
-        for run in client.runs()
-        if (not outcome or (run.outcome or Outcome.NONE) in outcome)
-        and (after is None or datetime.fromisoformat(run.opened_at) >= after)
-    ]
+    found = narrowed(client.runs(), outcomes=outcome or (), since=after)
     if as_json:
         told = [
             {**dataclasses.asdict(run), "took_s": run.took_s(now) if run.ended_at else None}

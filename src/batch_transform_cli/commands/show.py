@@ -31,7 +31,8 @@ def show(
     from batch_transform_cli.screen import console
 
     cloud = Cloud(endpoint)
-    found = find(cloud, PipelineClient.find(cloud, pipeline), name, is_key=is_key)
+    client = PipelineClient.find(cloud, pipeline, run_id=name)
+    found = find(cloud, client, name, is_key=is_key)
     if as_json:
         print(json.dumps(found.to_dict(), indent=1))
     elif isinstance(found, RunDetails):

@@ -27,7 +27,7 @@ def stop(
     from batch_transform_cli.pipeline_client import Cloud, PipelineClient
 
     cloud = Cloud(endpoint)
-    client = PipelineClient.find(cloud, pipeline)
+    client = PipelineClient.find(cloud, pipeline, run_id=run_id)
     planned = stopping.plan(cloud, client, run_id)
     if not yes:
         _confirm(planned.lines())
