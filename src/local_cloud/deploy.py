@@ -232,11 +232,12 @@ class Deployer:
                 cloudformation.update_stack(**request)
         except ClientError as error:
             message = error.response["Error"]["Message"]
-            if "No updates are to be performed" not in message:
-                raise DeployFailed(
-                    f"stack {name} must be accepted by CloudFormation, got: "
-                    f"{message if len(message) <= _MESSAGE_LIMIT else message[-_MESSAGE_LIMIT:]}"
-                ) from error
+            if "No updates are to be performed" in message:
+                return  # Also when a refused update went back to what is wanted again.
+            raise DeployFailed(
+                f"stack {name} must be accepted by CloudFormation, got: "
+                f"{message if len(message) <= _MESSAGE_LIMIT else message[-_MESSAGE_LIMIT:]}"
+            ) from error
         status = self._wait(cloudformation, name, limit_s)
         if status not in _GOOD:
             raise DeployFailed(

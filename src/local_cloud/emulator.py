@@ -155,6 +155,15 @@ def add_resource_type(
     }
 
 
+def delete_when_replaced(
+    delete: Callable[[str, dict[str, Any]], None], physical_id: str, properties: dict[str, Any]
+) -> None:
+    """Delete what an update has replaced, once no rollback of the update needs it any more."""
+    from ministack.services.cloudformation import provisioners
+
+    provisioners._delete_predecessor(delete, physical_id, properties)
+
+
 def scoped_dict() -> Any:
     """Make a dict that keeps every account's and region's entries apart, and over restarts."""
     from ministack.core.responses import AccountRegionScopedDict

@@ -39,7 +39,7 @@ def plug_in(models: Models) -> None:
     ) -> tuple[str, dict[str, str]]:
         # A model is immutable: a changed one is a new one, and the old one goes.
         made = create(logical_id, new, stack_name)
-        delete(physical_id, old)
+        emulator.delete_when_replaced(delete, physical_id, old)
         return made
 
     def delete(physical_id: str, properties: dict[str, Any]) -> None:

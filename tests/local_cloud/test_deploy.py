@@ -1,6 +1,7 @@
 """Deploying hand-written assemblies."""
 
 import io
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -201,3 +202,69 @@ def test_fails_with_what_it_waits_for_when_the_time_is_over(
     write_assembly(tmp_path, {"Waiting": {"Resources": {"Handle": handle, "Never": condition}}})
     with pytest.raises(DeployFailed, match="within 1 s, got CREATE_IN_PROGRESS still at Never"):
         cloud.deploy(tmp_path, limit_s=1)
+
+
+def test_an_update_adds_changes_and_removes_resources(cloud: LocalCloud, tmp_path: Path) -> None:
+    def deploy(code: str, **parameters: str) -> None:
+        function = {
+            "Type": "AWS::Lambda::Function",
+            "Properties": {
+                "Runtime": "python3.13",
+                "Role": ROLE,
+                "Handler": "index.handle",
+                "Code": {"ZipFile": code},
+                "FunctionName": "updated",
+            },
+        }
+        queue = {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "kept"}}
+        named = {name: _parameter(f"/updated/{name}", value) for name, value in parameters.items()}
+        template = {"Resources": {"Function": function, "Queue": queue, **named}}
+        write_assembly(tmp_path, {"Updated": template})
+        cloud.deploy(tmp_path)
+
+    def called() -> object:
+        return json.load(cloud.client("lambda").invoke(FunctionName="updated")["Payload"])
+
+    sqs = cloud.client("sqs")
+    deploy("def handle(event, context):\n    return 1\n", first="1", second="2")
+    assert called() == 1
+    url = sqs.get_queue_url(QueueName="kept")["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody="data")
+
+    deploy("def handle(event, context):\n    return 2\n", first="one", third="3")
+
+    assert called() == 2
+    page = cloud.client("ssm").get_parameters_by_path(Path="/updated")["Parameters"]
+    assert {each["Name"]: each["Value"] for each in page} == {
+        "/updated/first": "one",
+        "/updated/third": "3",
+    }
+    (message,) = sqs.receive_message(QueueUrl=url)["Messages"]
+    assert message["Body"] == "data"
+
+
+def test_an_update_that_fails_leaves_what_was_there_and_can_be_taken_back(
+    cloud: LocalCloud, tmp_path: Path, image_dir: Path
+) -> None:
+    unknown = model("x", ROLE)
+    unknown["Properties"]["PrimaryContainer"]["Image"] = "public/unknown:1"
+
+    def deploy(tag: str, **more: dict[str, Any]) -> str:
+        resources = {"Model": model(tag, ROLE), **more}
+        for resource in more.values():
+            resource["DependsOn"] = ["Model"]
+        template = {
+            "Resources": resources,
+            "Outputs": {"Name": {"Value": {"Fn::GetAtt": ["Model", "ModelName"]}}},
+        }
+        write_assembly(tmp_path, {"Refused": template}, images={tag: image_dir})
+        return cloud.deploy(tmp_path)["Refused"]["Name"]
+
+    first = deploy("r1")
+    with pytest.raises(DeployFailed, match=r"got UPDATE_ROLLBACK_COMPLETE: Other .*unknown:1"):
+        deploy("r2", Other=unknown)
+
+    names = [m["ModelName"] for m in cloud.client("sagemaker").list_models()["Models"]]
+    assert [name for name in names if name.startswith("Refused-")] == [first]
+    assert deploy("r1") == first
+    assert deploy("r2") != first
