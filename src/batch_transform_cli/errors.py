@@ -6,8 +6,10 @@ CommandError           the command cannot go on; its text is the one line that t
 ├── NothingTried       asked in a way that nothing was tried, for one reason or for several
 │   └── JobRefused     a transform job that would be refused, before anything of it has started
 ├── SynthesisFailed    the CDK app does not make a cloud assembly
-└── Interrupted        the user ended it with Ctrl-C
+└── Interrupted        the user ended it, with Ctrl-C or another signal
 """
+
+import signal
 
 
 class CommandError(Exception):
@@ -46,6 +48,13 @@ class SynthesisFailed(CommandError):
 
 
 class Interrupted(CommandError):
-    """The user ended it."""
+    """The user ended it.
+
+    :param number: of the signal.
+    """
 
     exit_code = 130
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number

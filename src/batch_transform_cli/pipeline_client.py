@@ -171,10 +171,14 @@ class Cloud:
     :param endpoint: of a local cloud, or AWS. Default: what AWS_ENDPOINT_URL says, else the cloud
         that `up` runs for the project of the working directory, which a line on stderr then says,
         else AWS.
+    :param place: of a local cloud: account and region. Default: what the environment says, or where
+        the project's pipelines are.
     :ivar is_of_project: whether it is the project's, and was not asked for.
     """
 
-    def __init__(self, endpoint: str | None = None) -> None:
+    def __init__(
+        self, endpoint: str | None = None, *, place: tuple[str, str] | None = None
+    ) -> None:
         asked = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
         found = None if asked else _cloud_of_project()
         self.is_of_project = found is not None
@@ -191,7 +195,7 @@ class Cloud:
                 read_timeout=_LOCAL_READ_LIMIT_S,
                 retries={"total_max_attempts": 2},
             )
-            account, region = _asked_place()
+            account, region = place or _asked_place()
             if found:
                 account, region = found.place(account, region)
                 _say_where(found, account, region)

@@ -2,14 +2,33 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from batch_transform_cli.errors import SynthesisFailed
 
 _LIMIT_S = 300
+_FRAME = re.compile(r'^ *File "(.+)", line (\d+)', re.MULTILINE)
+
+
+def settings_of(project: Path) -> dict[str, Any]:
+    """Read `cdk.json`, which names the app.
+
+    :raises SynthesisFailed: there is none, or it names none.
+    """
+    try:
+        settings: dict[str, Any] = json.loads((project / "cdk.json").read_text("utf-8"))
+        settings["app"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SynthesisFailed(
+            f"cdk.json must stand in {project} and name the app, got none that does; "
+            "go to the app's folder, or pass --assembly"
+        ) from None
+    return settings
 
 
 def synthesize(project: Path, assembly: Path) -> None:
@@ -17,14 +36,8 @@ def synthesize(project: Path, assembly: Path) -> None:
 
     :raises SynthesisFailed: there is no app, it never ends, or it refuses; with what it said.
     """
-    try:
-        settings = json.loads((project / "cdk.json").read_text("utf-8"))
-        command = settings["app"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise SynthesisFailed(
-            f"cdk.json must stand in {project} and name the app, got none that does; "
-            "go to the app's folder, or pass --assembly"
-        ) from None
+    settings = settings_of(project)
+    command = settings["app"]
     own = os.path.dirname(sys.executable)
     environment = {
         **os.environ,
@@ -56,14 +69,22 @@ def synthesize(project: Path, assembly: Path) -> None:
                 os.killpg(app.pid, signal.SIGKILL)
     if app.returncode != 0:
         raise SynthesisFailed(
-            f"the app must synthesize, got: {_reason(said)} (exit code {app.returncode}); "
-            "mend it and run this again"
+            f"the app must synthesize, got: {_reason(said, project)} (exit code {app.returncode}); "
+            "mend it"
         )
 
 
-def _reason(said: str) -> str:
+def _reason(said: str, project: Path) -> str:
     """Return the end of a traceback, or all that an app says that refuses in its own words."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     if not lines:
         return "nothing said"
-    return lines[-1] if "Traceback (most recent call last):" in lines else "\n".join(lines)
+    if "Traceback (most recent call last):" not in lines:
+        return "\n".join(lines)
+    own = [place for place in _FRAME.findall(said) if _is_source_of(Path(place[0]), project)]
+    where = f" at {own[-1][0]}:{own[-1][1]}" if own else ""
+    return f"{lines[-1]}{where}"
+
+
+def _is_source_of(file: Path, project: Path) -> bool:
+    return file.is_relative_to(project) and "site-packages" not in file.parts

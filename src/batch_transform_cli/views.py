@@ -169,29 +169,40 @@ def redrive_view(choice: Choice, letters: Mapping[str, int], *, dry_run: bool) -
     return Group(*(Text(part) if isinstance(part, str) else part for part in parts))
 
 
-def changes(before: Status, after: Status) -> list[str]:
-    """Return a line for each drop or run that is not as it was; many that are alike are counted."""
+def changed(before: Status, after: Status) -> tuple[list[Drop], list[Run]]:
+    """Return the drops and the runs that are not as they were."""
     old_drops = {(drop.key, drop.order): drop.status for drop in before.drops}
     old_runs = {run.run_id: run.status for run in before.runs}
+    return (
+        [d for d in after.drops if old_drops.get((d.key, d.order)) != d.status],
+        [run for run in after.runs if old_runs.get(run.run_id) != run.status],
+    )
+
+
+def changes(before: Status, after: Status) -> list[str]:
+    """Return a line for each drop or run that is not as it was; many that are alike are counted."""
+    return told(*changed(before, after))
+
+
+def told(drops: Iterable[Drop], runs: Iterable[Run]) -> list[str]:
+    """Return a line for what each drop and each run now is; many that are alike are counted."""
     lines = []
-    changed: Counter[str] = Counter()
-    for drop in after.drops:
-        if old_drops.get((drop.key, drop.order)) != drop.status:
-            changed[drop.status] += 1
-            if changed[drop.status] <= _ALIKE_TOLD:
-                why = f" ({drop.reason})" if drop.reason else ""
-                lines.append(printable(f"drop {drop.key}: {drop.status}{why}"))
+    alike: Counter[str] = Counter()
+    for drop in drops:
+        alike[drop.status] += 1
+        if alike[drop.status] <= _ALIKE_TOLD:
+            why = f" ({drop.reason})" if drop.reason else ""
+            lines.append(printable(f"drop {drop.key}: {drop.status}{why}"))
     lines += [
         f"{counted(count - _ALIKE_TOLD, 'more drop')}: {status}"
-        for status, count in changed.items()
+        for status, count in alike.items()
         if count > _ALIKE_TOLD
     ]
-    for run in after.runs:
-        if old_runs.get(run.run_id) != run.status:
-            counts = f", {run.done} done, {run.failed} failed" if run.outcome else ""
-            outcome = f" {run.outcome}" if run.outcome else ""
-            told = counted(run.drops, "drop")
-            lines.append(f"run {run.run_id}: {run.status}{outcome} ({told}{counts})")
+    for run in runs:
+        counts = f", {run.done} done, {run.failed} failed" if run.outcome else ""
+        outcome = f" {run.outcome}" if run.outcome else ""
+        drops_told = counted(run.drops, "drop")
+        lines.append(f"run {run.run_id}: {run.status}{outcome} ({drops_told}{counts})")
     return lines
 
 

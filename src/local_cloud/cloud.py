@@ -40,6 +40,7 @@ _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "SSL_C
 # Where a container engine finds its daemon, its settings and its images.
 _OF_CONTAINER_ENGINES = ("DOCKER_", "CONTAINER_", "CONTAINERS_", "XDG_")
 _LOG_LINES = 15
+_PORT_FILE = "port"
 
 
 class LocalCloud:
@@ -48,7 +49,7 @@ class LocalCloud:
     Use it as a context manager. It keeps its data in `state_dir`, and finds it there again at the
     next start; without one the data goes when it stops.
 
-    :param port: the port to listen on; a free one unless given.
+    :param port: the port to listen on; unless given a free one, or the one of the `state_dir`.
     :param start_limit_s: how long the server may take to answer.
     :param ping_timeout_s: how long a model server may take to answer its first ping; on AWS it is
         half an hour.
@@ -142,8 +143,10 @@ class LocalCloud:
         :raises EmulatorMismatch: the emulator is not the version that we extend.
         """
         check_version()
-        with _listen(self._asked_port or 0) as listener, self._open_log() as log:
+        with _listen(self._wanted_port()) as listener, self._open_log() as log:
             self._port = listener.getsockname()[1]
+            if self._asked_state_dir is not None:
+                (self._state_dir / _PORT_FILE).write_text(str(self._port))
             arguments = [
                 *("--port", str(self._port)),
                 *("--listen-fd", str(listener.fileno())),
@@ -283,6 +286,25 @@ class LocalCloud:
         except BotoCoreError:
             self.check()  # Names the cause when the server has died.
             raise
+
+    def _wanted_port(self) -> int:
+        """Return the port to listen on, 0 for any: a kept state has one in the URLs of queues.
+
+        :raises CloudUnavailable: another one is asked for.
+        """
+        asked = self._asked_port or 0
+        if self._asked_state_dir is None:
+            return asked
+        try:
+            kept = int((Path(self._asked_state_dir) / _PORT_FILE).read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            return asked
+        if asked not in (0, kept):
+            raise CloudUnavailable(
+                f"the port must be {kept}, which the data in {self._asked_state_dir} names, got "
+                f"{asked}; name that one or none, or another state_dir"
+            )
+        return kept
 
     def _server_environment(self) -> dict[str, str]:
         """Nothing of the user's AWS set-up goes in: every Lambda worker inherits all of it."""

@@ -80,24 +80,6 @@ def test_fails_when_several_pipelines_are_there_and_none_is_named(
     assert "--pipeline must name one of churn-1, fraud-2" in one_error_line(capsys)
 
 
-def test_a_local_cloud_says_how_to_see_the_pipelines_of_each_account() -> None:
-    machine = "arn:aws:states:{region}:{account}:stateMachine:Churn"
-    outputs = {
-        "Churn": {"StateMachineArn": machine.format(region="us-east-1", account="000000000000")},
-        "Prod-Churn": {
-            "StateMachineArn": machine.format(region="eu-west-1", account="111122223333")
-        },
-        "Network": {"Vpc": "vpc-1"},
-    }
-
-    places = up.places_of(outputs)
-    assert up.hints(places[:1]) == ["try: batch-transform status"]
-    assert up.hints(places) == [
-        "try: AWS_ACCESS_KEY_ID=000000000000 AWS_REGION=us-east-1 batch-transform status",
-        "try: AWS_ACCESS_KEY_ID=111122223333 AWS_REGION=eu-west-1 batch-transform status",
-    ]
-
-
 def test_fails_when_up_finds_no_app(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

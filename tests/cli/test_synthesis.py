@@ -41,13 +41,23 @@ def test_the_app_gets_its_output_folder_and_context_as_from_the_cdk_cli(tmp_path
             "a:3: must be so\na:5: must be, too",
             id="in its words",
         ),
-        pytest.param("raise ValueError('must be so')", "ValueError: must be so", id="by an error"),
+        pytest.param(
+            "raise ValueError('must be so')",
+            "ValueError: must be so at {app}:2",
+            id="by an error",
+        ),
+        pytest.param(
+            "import json; json.loads('')",
+            "json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0) at {app}:2",
+            id="by an error of what it calls",
+        ),
     ],
 )
 def test_fails_when_the_app_refuses_with_what_it_says(
     refuses: str, said: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(SynthesisFailed, match=rf"got: {re.escape(said)} \(exit code 1\); mend it"):
+    said = re.escape(said.replace("{app}", str(tmp_path / "app.py")))
+    with pytest.raises(SynthesisFailed, match=rf"got: {said} \(exit code 1\); mend it"):
         synthesize(project(tmp_path, f"import sys\n{refuses}\n"), tmp_path)
 
 

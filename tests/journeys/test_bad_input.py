@@ -106,35 +106,38 @@ def test_fails_when_an_image_has_no_serve(
     for serve in assembly.glob("asset.*/serve"):
         serve.unlink()
 
-    ended = command(trace, "up", "--assembly", str(assembly))
+    ended = command(trace, tmp_path, "up", "--assembly", str(assembly))
 
     assert ended.returncode == 1
     assert "must hold a program `serve`" in one_line(ended.stderr)
     assert trace.nothing_is_left(), trace.processes()
 
 
-def test_fails_when_the_port_is_in_use(assembly: Path, trace: Trace) -> None:
+def test_fails_when_the_port_is_in_use(assembly: Path, tmp_path: Path, trace: Trace) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
-        ended = command(trace, "up", "--assembly", str(assembly), "--port", port)
+        ended = command(trace, tmp_path, "up", "--assembly", str(assembly), "--port", port)
 
     assert ended.returncode == 1
     assert f"port {port} must be free" in one_line(ended.stderr)
     assert trace.nothing_is_left(), trace.processes()
 
 
-def test_a_cloud_that_is_killed_is_noticed_and_leaves_nothing(assembly: Path, trace: Trace) -> None:
+def test_a_cloud_that_is_killed_is_noticed_and_leaves_nothing(
+    assembly: Path, tmp_path: Path, trace: Trace
+) -> None:
     with subprocess.Popen(
         [COMMAND, "up", "--assembly", assembly],
+        cwd=tmp_path,
         env=trace.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as up:
         assert up.stdout is not None
-        assert "local cloud at http://127.0.0.1:" in up.stdout.readline()
+        assert any("local cloud at http://127.0.0.1:" in line for line in up.stdout)
         (server,) = [line for line in trace.processes() if "local_cloud.server" in line]
         os.kill(int(server.split(":")[0]), signal.SIGKILL)
         _, said = up.communicate(timeout=LIMIT_S)
@@ -167,9 +170,10 @@ def test_ctrl_c_at_any_stage_of_the_demo_leaves_nothing(trace: Trace, line: str)
     assert trace.nothing_is_left(), trace.processes()
 
 
-def command(trace: Trace, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(trace: Trace, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [COMMAND, *arguments],
+        cwd=cwd,  # of its own: a folder has one `up`
         env=trace.environment(),
         capture_output=True,
         text=True,

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import pytest
 from botocore.exceptions import BotoCoreError
@@ -224,3 +225,36 @@ def test_it_ends_with_the_process_that_started_it() -> None:
         parent.kill()
     wait_until(lambda: not cloud_processes.family(marker))
     assert not Path(state_dir).exists()
+
+
+def test_queues_that_were_kept_feed_their_functions(tmp_path: Path) -> None:
+    with LocalCloud(state_dir=tmp_path) as first:
+        source = "def handle(event, context):\n    return {}\n"
+        function = make_function(first, "reader", source)
+        sqs = first.client("sqs")
+        url = sqs.create_queue(QueueName="kept")["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+        first.client("lambda").create_event_source_mapping(
+            FunctionName=function, EventSourceArn=arn["QueueArn"]
+        )
+        endpoint = first.endpoint
+
+    with LocalCloud(state_dir=tmp_path) as second:
+        assert second.endpoint == endpoint, "URLs of queues name the port"
+        sqs = second.client("sqs")
+        sqs.send_message(QueueUrl=url, MessageBody="later")
+        wait_until(lambda: _messages(sqs, url) == 0, within_s=20)
+
+
+def test_fails_when_kept_data_are_to_have_another_port(tmp_path: Path) -> None:
+    (tmp_path / "port").write_text("4566")
+    with pytest.raises(
+        CloudUnavailable, match=r"the port must be 4566, .* got 4567; name that one"
+    ):
+        LocalCloud(state_dir=tmp_path, port=4567).start()
+
+
+def _messages(sqs: Any, url: str) -> int:
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    told = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return sum(int(told[name]) for name in names)
