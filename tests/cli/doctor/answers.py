@@ -1,6 +1,7 @@
 """Answers of AWS for what moto does not have, held to the shapes of botocore's own models."""
 
 import functools
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,11 @@ Answer = Mapping[str, Any] | str
 """A document, or the code of an error."""
 
 
+@functools.cache
+def _client(service: str, region: str) -> Any:
+    return boto3.client(service, region_name=region)  # It takes longer than all its calls.
+
+
 class Answers:
     """Makes clients that ask moto, but for the operations that are answered here.
 
@@ -25,17 +31,19 @@ class Answers:
     def __init__(self, answers: Mapping[str, Answer]) -> None:
         self.asked: set[str] = set()
         self._answers = dict(answers)
-        self._clients: dict[tuple[str, Place], Any] = {}
+        self._lock = threading.Lock()
+        self._heard: set[Any] = set()
 
     def __call__(self, service: str, place: Place) -> Any:
-        """Make a client."""
-        if (service, place) not in self._clients:
-            client = boto3.client(service, region_name=place.region)
-            client.meta.events.register(
-                f"before-call.{service}", functools.partial(self._hear, service)
-            )
-            self._clients[service, place] = client
-        return self._clients[service, place]
+        """Return a client, which is no longer of the answers before these."""
+        client = _client(service, place.region)
+        with self._lock:
+            if client not in self._heard:
+                hear, event = functools.partial(self._hear, service), f"before-call.{service}"
+                client.meta.events.unregister(event, unique_id="answers")
+                client.meta.events.register(event, hear, unique_id="answers")
+                self._heard.add(client)
+        return client
 
     def _hear(self, service: str, *, model: Any, params: Any, **event: Any) -> Any:
         name = f"{service}.{xform_name(model.name)}"
