@@ -34,6 +34,7 @@ from batch_transform.names import derived_name
 from batch_transform.networks import FunctionsVpc
 from batch_transform.places import PREDICTIONS, StepPlace
 from batch_transform.plan import PIPELINE_ID_LENGTH, plan_pipeline
+from batch_transform.plan_advice import plan_advice
 from batch_transform.policy import BatchPolicy
 from batch_transform.prediction_index import PredictionIndex
 from batch_transform.quantities import Duration
@@ -45,7 +46,7 @@ from batch_transform.sharing import check_sharing
 from batch_transform.steps import BoundStep, InstanceCount, TransformStep
 from batch_transform.uploads import Uploads, uploads_told
 from batch_transform.wake import WakeUps
-from batch_transform.warnings import warn, warn_of_joined_lines
+from batch_transform.warnings import warn
 
 
 class BatchTransform(Construct):
@@ -167,7 +168,7 @@ class BatchTransform(Construct):
             pipeline_id=pipeline_id,
         )
         chain, settings, batch, uploads = plan.steps, plan.settings, plan.batch, plan.uploads
-        warn_of_joined_lines(self, chain)
+        warn(self, plan_advice(plan))
         if encryption_key is not None:
             let_services_use(self, encryption_key)
         self.pipeline_id = pipeline_id or derived_name(self, length=PIPELINE_ID_LENGTH)
@@ -192,7 +193,7 @@ class BatchTransform(Construct):
             uploads=uploads,
             captures=[step.settings.data_capture for step in chain if step.settings.data_capture],
         )
-        self.steps = self._bind(chain, plan.job_timeout, max_objects=batch.max_objects)
+        self.steps = self._bind(chain, plan.job_timeout)
         functions = TransformFunctions(
             self,
             pipeline_id=self.pipeline_id,
@@ -394,9 +395,7 @@ class BatchTransform(Construct):
             description=description,
         )
 
-    def _bind(
-        self, chain: Sequence[TransformStep], job_timeout: Duration, *, max_objects: int
-    ) -> tuple[BoundStep, ...]:
+    def _bind(self, chain: Sequence[TransformStep], job_timeout: Duration) -> tuple[BoundStep, ...]:
         bound = []
         for number, step in enumerate(chain, start=1):
             place = StepPlace(number, of=len(chain))
@@ -406,23 +405,13 @@ class BatchTransform(Construct):
                 data=self.buckets.job_data(place),
                 settings=step.settings,
             )
-            count = step.instance_count
-            for instance_type in step.instance_types:
-                warn(
-                    self,
-                    step.settings,
-                    instance_type=instance_type,
-                    # A count from the batch is never more than its objects.
-                    instance_count=count if isinstance(count, int) else None,
-                    objects=max_objects,
-                )
             bound.append(
                 BoundStep(
                     place=place,
                     name=step.name,
                     model=model,
                     instance_types=step.instance_types,
-                    instance_count=count,
+                    instance_count=step.instance_count,
                     settings=step.settings,
                     job_timeout=step.job_timeout or job_timeout,
                 )

@@ -22,6 +22,7 @@ from batch_transform.accounts_file import (
     StackName,
     beyond,
 )
+from batch_transform.plan_advice import plan_advice
 from batch_transform.tokens import Later
 from batch_transform.yaml_existing import (
     BucketEntry,
@@ -77,6 +78,20 @@ class Deployment:
         file: Any = validated(self.text, _file_type(), reading, one)
         pipeline: Pipeline = file.pipelines[name]
         return pipeline
+
+    def warnings(self) -> dict[Problem, str]:
+        """Return what the jobs of its pipelines may be regretted for, with the ids of warnings.
+
+        What is acknowledged is left out, and what only CDK knows.
+        """
+        found = {}
+        for name in self.members:
+            pipeline = self.read(name, _Unmade())
+            for advice in plan_advice(pipeline.plan):
+                if advice.name not in pipeline.acknowledge:
+                    problem = self.text.problem(("pipelines", name), advice.text)
+                    found[problem] = advice.name
+        return found
 
     def refused(self, name: str, error: ValueError) -> YamlError:
         """Return what a rule says of a pipeline, with the place in the file."""

@@ -18,6 +18,7 @@ from batch_transform.job_data import JobData, distinct_buckets, distinct_keys
 from batch_transform.job_policy import create_statement, follow_statements
 from batch_transform.model import TransformModel
 from batch_transform.names import checked_name, derived_name
+from batch_transform.plan_advice import job_advice
 from batch_transform.quantities import Duration, days
 from batch_transform.request import check_settings, is_jsonata, job_request
 from batch_transform.settings import TransformSettings
@@ -202,9 +203,8 @@ class TransformTask(sfn.CustomState):
                 jitter_strategy=sfn.JitterType(retry["JitterStrategy"]),
                 max_attempts=retry["MaxAttempts"],
             )
-        synth_warnings.warn(
-            self, settings, instance_type=instance_type, instance_count=instance_count
-        )
+        advice = job_advice(settings, instance_type=instance_type, instance_count=instance_count)
+        synth_warnings.warn(self, advice)
         if manifest is None and not _ends_a_folder(source.prefix):
             Annotations.of(self).add_warning_v2(
                 _PREFIX_WARNING,

@@ -1,6 +1,6 @@
 """Checks files of pipelines and of accounts, as a synthesis reads them and without one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,14 @@ PIPELINES_FILE = Path("pipelines.yaml")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validation:
-    """What the files come to: a sentence for each file without a problem, and every problem."""
+    """What the files come to: a sentence for each file without a problem, and every problem.
+
+    :ivar warnings: what synthesis warns of, too, by the ids that acknowledge it.
+    """
 
     valid: Sequence[str]
     problems: Sequence[Problem]
+    warnings: Mapping[Problem, str]
 
 
 def validate_files(files: Sequence[Path]) -> Validation:
@@ -33,6 +37,7 @@ def validate_files(files: Sequence[Path]) -> Validation:
         )
     valid: list[str] = []
     problems: dict[Problem, None] = {}
+    warnings: dict[Problem, str] = {}
     for path in files:
         try:
             if path in accounts:
@@ -42,11 +47,13 @@ def validate_files(files: Sequence[Path]) -> Validation:
         except YamlError as refused:
             problems |= dict.fromkeys(refused.problems)
             continue
+        for deployment in deployments:
+            warnings |= deployment.warnings()
         stages = [str(each.stage) for each in deployments if each.stage is not None]
         names = {name for each in deployments for name in each.members}
         where = f" in {counted(len(stages), 'account')}: {', '.join(stages)}" if stages else ""
         valid.append(f"{path}: {counted(len(names), 'pipeline')}{where}")
-    return Validation(valid=valid, problems=[*problems])
+    return Validation(valid=valid, problems=[*problems], warnings=warnings)
 
 
 def _is_of_accounts(path: Path) -> bool:

@@ -124,3 +124,38 @@ def test_the_schema_is_that_of_the_documents(
     assert run(monkeypatch, "schema", *(["--accounts"] if of == "accounts" else [])) == 0
     (text,) = (text for path, text in rendered().items() if path.name.startswith(of))
     assert capsys.readouterr().out == text
+
+
+DOUBTFUL = PIPELINES + "    instance_count: 4\n    batch: {max_objects: 2}\n"
+WARNING = "@batch-transform:moreInstancesThanObjects"
+
+
+def test_what_jobs_may_be_regretted_for_is_a_warning(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "pipelines.yaml").write_text(DOUBTFUL)
+
+    assert run(monkeypatch, "validate") == 0
+    said = capsys.readouterr()
+    assert said.out == "pipelines.yaml: 1 pipeline\n"
+    assert said.err.startswith(
+        "pipelines.yaml:2: pipelines.Churn: InstanceCount should be at most the objects of a job, "
+        "2, got 4; "
+    )
+    assert said.err.endswith(f"(warning {WARNING})\n")
+
+    assert run(monkeypatch, "validate", "--strict") == 1
+    capsys.readouterr()
+    assert run(monkeypatch, "validate", "--json") == 0
+    (warning,) = json.loads(capsys.readouterr().out)
+    assert (warning["warning"], warning["line"]) == (WARNING, 2)
+
+
+def test_a_warning_that_is_acknowledged_is_none(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    acknowledged = f'    acknowledge: {{"{WARNING}": spares are wanted}}\n'
+    (project / "pipelines.yaml").write_text(DOUBTFUL + acknowledged)
+
+    assert run(monkeypatch, "validate", "--strict") == 0
+    assert capsys.readouterr().err == ""

@@ -20,6 +20,7 @@ def validate(
             "accounts.yaml beside it if it is there.",
         ),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check files of pipelines and of accounts, without an account and without a synthesis."""
@@ -27,11 +28,20 @@ def validate(
 
     found = validate_files(files or [PIPELINES_FILE])
     if as_json:
-        print(json.dumps([dataclasses.asdict(problem) for problem in found.problems], indent=1))
+        told = [
+            *(dataclasses.asdict(problem) for problem in found.problems),
+            *(
+                {**dataclasses.asdict(problem), "warning": warning}
+                for problem, warning in found.warnings.items()
+            ),
+        ]
+        print(json.dumps(told, indent=1))
     else:
         for sentence in found.valid:
             print(sentence)
         for problem in found.problems:
             print(problem, file=sys.stderr)
-    if found.problems:
+        for problem, warning in found.warnings.items():
+            print(f"{problem} (warning {warning})", file=sys.stderr)
+    if found.problems or (strict and found.warnings):
         sys.exit(1)
