@@ -182,7 +182,7 @@ class _Session:
         begun = time.monotonic()
         try:
             assembly = self._app.assembly()
-            gone = self._deploy(assembly)
+            gone = self._deploy(assembly, names)
         except (CommandError, LocalCloudError) as error:
             self._cloud.check()
             lines = f"not deployed: {error}".splitlines()
@@ -194,14 +194,19 @@ class _Session:
             Event(kind="deployed", lines=[f"deployed in {seconds:g} s"], facts={"seconds": seconds})
         )
         for stack in gone:
-            line = f"stack {stack} is not in the app any more; it stays until `up` ends, as on AWS"
+            line = f"stack {stack} is not in the app any more, and stays, as it does on AWS"
             self._say(Event(kind="left", lines=[line], facts={"stack": stack}))
 
-    def _deploy(self, assembly: Path) -> list[str]:
-        """Deploy, and return the stacks that are left over from before."""
+    def _deploy(self, assembly: Path, changed: Sequence[str] | None = None) -> list[str]:
+        """Deploy, and return the stacks that are newly left over.
+
+        :param changed: files. Default: all have.
+        """
         self._say(Event(kind="deploying", lines=["deploying"]))
         for uri, directory in self._order.images.items():
-            self._cloud.images.register(uri, directory)
+            # A job may run in what is registered, so it is not replaced without need.
+            if changed is None or any(_is_below(name, directory) for name in changed):
+                self._cloud.images.register(uri, directory)
         outputs = self._cloud.deploy(assembly)
         before, self._left = self._left, self._outputs.keys() - outputs.keys()
         self._outputs |= outputs
@@ -293,6 +298,10 @@ def places_of(outputs: Outputs) -> list[Place]:
             if ":stateMachine:" in arn
         )
     ]
+
+
+def _is_below(name: str, folder: Path) -> bool:
+    return Path(name).is_relative_to(folder.absolute())
 
 
 def _relative(name: str, project: Path) -> str:

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
+from rich.console import Console
 from rich.text import Text
 
 from batch_transform_cli.local_session import Event, Ready
-from batch_transform_cli.screen import plain_table, printable
+from batch_transform_cli.screen import printable
 
 _STYLES = {"deployed": "green", "refused": "red", "unreadable": "yellow", "left": "yellow"}
 _OF_STATUSES = {
@@ -29,7 +28,8 @@ class Lines:
 
     def begin(self, ready: Ready) -> None:
         """Show the cloud."""
-        self._console.print(header(ready))
+        first, rest = header(ready).split("\n", 1)
+        self._console.print(Text.assemble((first, "bold"), "\n", rest))
 
     def say(self, event: Event) -> None:
         """Show what happened."""
@@ -67,44 +67,53 @@ class Documents:
         print(json.dumps({"event": kind, "at": at, **facts}), flush=True)
 
 
-def header(ready: Ready) -> RenderableType:
+def header(ready: Ready) -> str:
     """Return where the cloud is, its pipelines, and what to try."""
-    table = plain_table()
-    for name in ("pipeline", "drop files in"):
-        table.add_column(name, no_wrap=True)
-    several = len({place for place, _ in ready.pipelines}) > 1
-    if several:
-        table.add_column("account and region", no_wrap=True)
-    for place, client in ready.pipelines:
-        where = [f"{place.account} {place.region}"] if several else []
-        target = f"s3://{client.input_bucket}/{client.input_prefix}"
-        table.add_row(client.pipeline_id, target, *where)
     ends = (
         f"Ctrl-C ends it; its data stays in {ready.state_dir}"
         if ready.state_dir
         else "Ctrl-C ends it and removes its data"
     )
-    return Group(
-        Text(f"local cloud at {ready.endpoint}", style="bold"),
-        Text(f"changes of the app are deployed to it; {ends}" if ready.watch else ends),
-        Padding(table, (1, 0, 1, 2), expand=False),
-        *map(Text, _tries(ready)),
+    lines = [
+        f"local cloud at {ready.endpoint}",
+        f"changes of the app are deployed to it; {ends}" if ready.watch else ends,
         "",
-    )
+        *_pipelines(ready),
+        "",
+        *_tries(ready),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _pipelines(ready: Ready) -> Iterator[str]:
+    """Tell where files are dropped; whole, for whoever copies it from a narrow terminal."""
+    if not ready.pipelines:
+        yield "the app has no pipeline"
+        return
+    several = _has_several_places(ready)
+    width = max(len(client.pipeline_id) for _, client in ready.pipelines)
+    for place, client in ready.pipelines:
+        where = f"  in {place.account} {place.region}" if several else ""
+        target = f"s3://{client.input_bucket}/{client.input_prefix}"
+        yield f"pipeline {client.pipeline_id:{width}}  takes files in {target}{where}"
 
 
 def _tries(ready: Ready) -> Iterator[str]:
     """Give commands for another terminal in this folder, which find the cloud by themselves."""
     if not ready.pipelines:
-        yield "the app has no pipeline"
         return
     place, client = ready.pipelines[0]
     which = f" --pipeline {client.pipeline_id}" if len(ready.pipelines) > 1 else ""
     before = ""
-    if len({place for place, _ in ready.pipelines}) > 1:
+    if _has_several_places(ready):
         before = f"AWS_ACCESS_KEY_ID={place.account} AWS_REGION={place.region} "
     yield "try in this folder:"
     yield f"  {before}batch-transform status"
     yield f"  {before}batch-transform drop FILE{which}"
     if client.has_api:
         yield f"  {before}batch-transform lookup ID{which}"
+
+
+def _has_several_places(ready: Ready) -> bool:
+    return len({place for place, _ in ready.pipelines}) > 1

@@ -16,6 +16,7 @@ from batch_transform_cli.local_session import Event, Ready, places_of
 from batch_transform_cli.local_views import Lines
 from batch_transform_cli.pipeline_client import Cloud, PipelineClient
 from batch_transform_cli.project_cloud import Place
+from local_cloud import Images
 
 CHECKOUT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("batch-transform")
@@ -161,6 +162,23 @@ def test_a_ctrl_c_while_the_app_is_synthesized_leaves_nothing(project: Path) -> 
     assert [path.name for path in (project / ".batch-transform").iterdir()] == [".gitignore"]
 
 
+def test_an_image_folder_that_changes_is_registered_anew(project: Path) -> None:
+    image = project.parent / f"{project.name}-image"
+    image.mkdir()
+    (image / "serve").write_text("#!/bin/sh\n")
+    (image / "serve").chmod(0o755)
+    with up("--image", f"public/image:1={image}", "--state-dir", "state") as running:
+        running.until("ready")
+        images = Images(project / "state" / "images")
+        (project / "values.txt").write_text("other")
+        registered = images.find("public/image:1").directory.stat().st_ino
+        running.until("deployed")
+        assert images.find("public/image:1").directory.stat().st_ino == registered
+        (image / "serve").write_text("#!/bin/sh\nexit 1\n")
+        running.until("deployed")
+        assert "exit 1" in Path(images.find("public/image:1").command[0]).read_text()
+
+
 def test_an_assembly_that_was_named_is_watched_instead_of_the_app(project: Path) -> None:
     out = project / "cdk.out"
     out.mkdir()
@@ -239,7 +257,9 @@ def test_it_says_what_to_try(
     assert lines[0] == "local cloud at http://127.0.0.1:4566"
     assert lines[1] == "changes of the app are deployed to it; Ctrl-C ends it and removes its data"
     assert lines[lines.index("try in this folder:") + 1 :] == [*tries, ""]
-    assert any("s3://in-us-east-1/input/" in line for line in lines)
+    where = "  in 111122223333 us-east-1" if len(places) > 1 else ""
+    last = len(places) - 1
+    assert f"pipeline churn-{last}  takes files in s3://in-us-east-1/input/{where}" in lines
 
 
 def test_lines_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
