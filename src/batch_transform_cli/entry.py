@@ -116,7 +116,10 @@ def _is_due_to(error: BaseException, kind: type[BaseException]) -> bool:
 
 
 def _said(words: str, exit_code: object) -> int:
-    print(f"batch-transform: {words}", file=sys.stderr)
+    from batch_transform_cli.screen import printable
+
+    shown = "\n".join(printable(line) for line in words.split("\n"))
+    print(f"batch-transform: {shown}", file=sys.stderr)
     return int(str(exit_code))
 
 

@@ -43,7 +43,7 @@ for command in (
     redrive,
     stop,
     run,
+    completion,
 ):
     commands.command()(command)
-commands.command()(completion)
 commands.add_typer(cost, name="cost")

@@ -41,13 +41,16 @@ _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "SSL_C
 _OF_CONTAINER_ENGINES = ("DOCKER_", "CONTAINER_", "CONTAINERS_", "XDG_")
 _LOG_LINES = 15
 _PORT_FILE = "port"
+_OWN = ".local-cloud"
+"""The file that says of a folder that it is a local cloud's."""
 
 
 class LocalCloud:
     """A cloud on this machine: the emulator with SageMaker, in a process of its own on 127.0.0.1.
 
     Use it as a context manager. It keeps its data in `state_dir`, and finds it there again at the
-    next start; without one the data goes when it stops.
+    next start; without one the data goes when it stops. A folder with something else in it is none
+    of a cloud's and refused, for a cloud removes what it needs no more.
 
     :param port: the port to listen on; unless given a free one, or the one of the `state_dir`.
     :param start_limit_s: how long the server may take to answer.
@@ -330,8 +333,7 @@ class LocalCloud:
             if self._asked_state_dir is None:
                 self._state_dir = Path(tempfile.mkdtemp(prefix="local-cloud-"))
             else:
-                self._state_dir = Path(self._asked_state_dir).absolute()
-                self._state_dir.mkdir(parents=True, exist_ok=True)
+                self._state_dir = _own_folder(Path(self._asked_state_dir).absolute())
             return self.log_file.open("ab")
         except OSError as error:
             place = error.filename or self._state_dir
@@ -393,3 +395,21 @@ def _listen(port: int) -> socket.socket:
 
 def _ending(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"end by {signal.Signals(-code).name}"
+
+
+def _own_folder(folder: Path) -> Path:
+    """Make a folder for a cloud's data, or find one that is.
+
+    :raises CloudUnavailable: it has something else in it.
+    :raises OSError: it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / _OWN).exists():
+        strange = next(folder.iterdir(), None)
+        if strange is not None:
+            raise CloudUnavailable(
+                "the state's folder must be a new one, an empty one, or a local cloud's, got "
+                f"{folder}, which has {strange.name}; name another"
+            )
+        (folder / _OWN).touch()
+    return folder

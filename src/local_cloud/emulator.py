@@ -25,7 +25,7 @@ from local_cloud.errors import EmulatorMismatch
 VERSION = "1.5.33"
 """The release whose tables these are."""
 
-TEMPORARY = "tmp"
+TEMPORARY = ".local-cloud-tmp"
 """What a server unpacks and needs no longer than it runs, in its state directory."""
 
 Response = tuple[int, dict[str, str], bytes]

@@ -207,7 +207,9 @@ def http(status: str, body: bytes) -> bytes:
         pytest.param(b"\x00\x15\x03garbage", id="no HTTP"),
         pytest.param(b"", id="nothing"),
         pytest.param(
-            http("400 Bad", b'{"__type": "ExpiredTokenException", "message": "too old"}'),
+            http(
+                "400 Bad", b'{"__type": "ExpiredTokenException", "message": "\\u001b[31mtoo old"}'
+            ),
             id="an expired token",
         ),
     ],
@@ -220,6 +222,7 @@ def test_an_answer_that_is_none_of_aws_is_one_line(
 
     assert ended.returncode == 1
     assert re.fullmatch("batch-transform: .* must .*, got.*", one_line(ended)), one_line(ended)
+    assert b"\x1b" not in ended.stderr  # what steers a terminal
 
 
 # Signals and pipes

@@ -25,6 +25,7 @@ from typing import Any
 from batch_transform_cli.pipeline_client import Drop, Status
 from batch_transform_cli.synthesis import synthesize
 from local_cloud import LocalCloud, processes
+from local_cloud.emulator import TEMPORARY
 
 from .conftest import APP, PROJECT, Pipeline, deployed, set_environment
 
@@ -422,7 +423,7 @@ class Adversity:
         """Of a cloud that was stopped: what it keeps, and nothing else."""
         if left := processes.family(self._cloud.marker):
             yield f"no process must be left, got {left}"
-        if (temporary := self.folder / "state" / "tmp").exists():
+        if (temporary := self.folder / "state" / TEMPORARY).exists():
             yield f"no temporary file must be left, got {[*temporary.iterdir()]}"
 
 

@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError
 import local_cloud
 from local_cloud import CloudUnavailable, EmulatorMismatch, LocalCloud, PortInUse
 from local_cloud import processes as cloud_processes
+from local_cloud.emulator import TEMPORARY
 
 from .assembly import write_assembly
 from .conftest import make_function, wait_until
@@ -120,9 +121,25 @@ def test_fails_when_it_cannot_write_its_state(tmp_path: Path) -> None:
 def test_fails_with_the_last_log_lines_when_it_does_not_start(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "tmp").write_text("a file where the server needs a directory")
+    LocalCloud(state_dir=tmp_path).start().stop()
+    (tmp_path / TEMPORARY).write_text("a file where the server needs a directory")
     with pytest.raises(CloudUnavailable, match=r"(?s)must start.*\n  \| .*FileExistsError"):
         LocalCloud(state_dir=tmp_path).start()
+
+
+@pytest.mark.parametrize("name", ["tmp", TEMPORARY, "thesis.txt"])
+def test_fails_when_its_folder_has_something_else_and_leaves_that_alone(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine").touch()
+    cloud = LocalCloud(state_dir=tmp_path)
+
+    with pytest.raises(CloudUnavailable, match=f"an empty one, or .* has {name}; name another"):
+        cloud.start()
+
+    cloud.stop()
+    assert [*tmp_path.rglob("*")] == [tmp_path / name, tmp_path / name / "mine"]
 
 
 def test_fails_with_the_last_log_lines_when_the_server_breaks_down() -> None:
