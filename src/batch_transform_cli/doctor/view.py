@@ -1,13 +1,15 @@
 """What was found, on a screen and for programs."""
 
 import dataclasses
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from batch_transform_cli.doctor.examination import Report
-from batch_transform_cli.doctor.findings import Finding, Level
+from batch_transform_cli.doctor.findings import Finding, Level, ok
 from batch_transform_cli.screen import counted, printable
 
 _MARKS: dict[Level, tuple[str, str, str]] = {
@@ -17,6 +19,7 @@ _MARKS: dict[Level, tuple[str, str, str]] = {
     "skipped": ("-", "- ", "dim"),
 }
 _NARROWEST = 30
+_GOOD_SHOWN = 6
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -37,15 +40,30 @@ def document(report: Report) -> dict[str, Any]:
 def show(report: Report, console: Console) -> None:
     """Print a report: by account and region, each fix below what it is for.
 
-    Fixes are not wrapped, so that they can be copied.
+    Fixes are not wrapped, so that they can be copied. Of much that is good only the first is told.
     """
     for group in report.groups:
         console.print(Text(group.title, style="bold"))
         width = max((len(finding.topic) for finding in group.findings), default=0)
-        for finding in group.findings:
+        for finding in folded(group.findings):
             _show_finding(finding, width, console)
         console.print()
     console.print(summary(report))
+
+
+def folded(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield what is to be told: all, but for what is good many times over.
+
+    :param findings: those of a topic one after the other.
+    """
+    for topic, of_topic in groupby(findings, key=lambda finding: finding.topic):
+        good = 0
+        for finding in of_topic:
+            good += finding.level == "ok"
+            if finding.level != "ok" or good <= _GOOD_SHOWN:
+                yield finding
+        if good > _GOOD_SHOWN:
+            yield ok(topic, f"and {good - _GOOD_SHOWN:,} more")
 
 
 def summary(report: Report) -> Text:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from batch_transform_cli.doctor.examination import Group, Report
 from batch_transform_cli.doctor.findings import fail, ok, skipped, warn
-from batch_transform_cli.doctor.view import show
+from batch_transform_cli.doctor.view import folded, show
 from local_cloud import LocalCloud
 from tests.cli.conftest import Ended
 
@@ -234,6 +234,20 @@ def test_a_terminal_has_what_is_long_in_several_lines() -> None:
     lines = _shown("utf-8", is_terminal=True, width=60)
     assert max(map(len, lines)) <= 60
     assert [line for line in lines if line.startswith(" " * 14 + "a ")]
+
+
+def test_what_is_good_many_times_over_is_summed_up() -> None:
+    stacks = [ok("stack", f"S{number} is not deployed yet") for number in range(1_050)]
+    findings = [*stacks, fail("stack", "S1050 is DELETE_FAILED", "see why"), ok("key", "k")]
+
+    found = [*folded(findings)]
+
+    assert found == [
+        *stacks[:6],
+        *findings[1_050:1_051],
+        ok("stack", "and 1,044 more"),
+        ok("key", "k"),
+    ]
 
 
 def _shown(encoding: str, *, is_terminal: bool, width: int) -> list[str]:
