@@ -49,10 +49,12 @@ class Stop:
             f"run {self.run.run_id} of pipeline {self.pipeline_id}: "
             f"{counted(self.run.drops, 'drop')}, {counted(self.outputs, 'output')} so far, {jobs}"
         )
-        yield "- its execution is aborted, and its job with it, whose time so far is billed"
-        yield "- drops whose predictions are written are done"
         yield (
-            "- all others wait again, for a run that may begin at once: it costs another job, and "
+            "- its execution is aborted, and its job with it, whose time so far is billed; "
+            "a stopped job leaves no output"
+        )
+        yield (
+            "- its drops wait again, for a run that may begin at once: it costs another job, and "
             "one of their attempts; a drop without any left fails"
         )
 

@@ -20,8 +20,8 @@ def stop(
 ) -> None:
     """Stop a run in flight, whose drops then wait for another one.
 
-    Its execution is aborted and its transform job stopped. Drops whose output is there are done;
-    the others wait again, which counts as one of their attempts.
+    Its execution is aborted and its transform job stopped, which leaves no output. Its drops wait
+    again, which counts as one of their attempts.
     """
     from batch_transform_cli import stopping
     from batch_transform_cli.pipeline_client import Cloud, PipelineClient
