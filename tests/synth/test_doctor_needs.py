@@ -18,7 +18,7 @@ from batch_transform import (
 )
 from batch_transform_cli.doctor.assembly import AppStack, read_assembly
 from batch_transform_cli.doctor.findings import Place
-from batch_transform_cli.doctor.needs import Bucket, Jobs, Needs, needs_of, parameters_of
+from batch_transform_cli.doctor.needs import Bucket, Jobs, Needs, Scoring, needs_of, parameters_of
 from tests.examples.programs import FOLDER
 from tests.examples.programs import synthesize as synthesize_example
 
@@ -96,6 +96,15 @@ def test_models_are_known_by_artifact_and_role_or_by_name(needs: Needs) -> None:
     assert (container["ModelDataUrl"], container["Image"], model.role) == (ARTIFACT, IMAGE, ROLE)
     assert needs.model_names == ["prepare-v1"]
     assert [(each.name, each.names_model) for each in needs.parameters] == [("/steps/model", True)]
+
+
+def test_it_is_known_what_a_model_has_to_read(needs: Needs) -> None:
+    (model,) = needs.models
+    assert sorted(needs.scorings, key=lambda each: each.pipeline) == [
+        Scoring(pipeline="fraud", stack="Scoring", model=model.name, prefix="fraud/"),
+        Scoring(pipeline="steps", stack="Scoring", model="prepare-v1", prefix="input/"),
+    ]
+    assert {each.bucket_fact for each in needs.scorings} <= needs.facts["Scoring"].keys()
 
 
 def test_facts_are_what_commands_find_a_pipeline_by(needs: Needs) -> None:

@@ -83,7 +83,7 @@ def role_findings(role: str, answers: Sequence[Mapping[str, Any]], stack: str) -
             else "widen the boundary",
         )
     if not refused:
-        yield ok("role", f"{role} may read artifact and image")
+        yield ok("role", f"{role} may read what it has to")
 
 
 def _artifact(item: tuple[str, Model], site: Site) -> Iterator[Finding]:
@@ -155,6 +155,7 @@ def _role(model: Model, site: Site) -> Iterator[Finding]:
             if image is not None
             for action in _PULL
         ),
+        *(("s3:GetObject", arn) for arn in _drops(model, site)),
     ]
     answers: list[Mapping[str, Any]] = []
     for resource in dict.fromkeys(resource for _, resource in asked):
@@ -167,6 +168,22 @@ def _role(model: Model, site: Site) -> Iterator[Finding]:
             ResourceArns=[resource],
         )
     yield from role_findings(role, answers, model.stack)
+
+
+def _drops(model: Model, site: Site) -> Iterator[str]:
+    """Yield an example of what pipelines that are deployed score with a model.
+
+    Before that, a role of yours may not have yet what `grants.score` gives it.
+    """
+    for scoring in site.needs.scorings:
+        of_model = scoring.model == model.name and model.stack in ("", scoring.stack)
+        if not of_model or scoring.stack not in site.deployed:
+            continue
+        bucket = site.needs.facts[scoring.stack].get(scoring.bucket_fact)
+        if isinstance(bucket, dict):
+            bucket = site.deployed[scoring.stack].resources.get(bucket.get("Ref", ""))
+        if isinstance(bucket, str):
+            yield _object_arn(f"s3://{bucket}/{scoring.prefix}any", site)
 
 
 def _model(name: str, site: Site) -> Iterator[Finding]:

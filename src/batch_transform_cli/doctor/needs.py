@@ -60,6 +60,25 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Scoring:
+    """A pipeline's use of a model.
+
+    :ivar model: its name, or its logical id if the stack makes it.
+    :ivar prefix: of what it scores.
+    """
+
+    pipeline: str
+    stack: str
+    model: str
+    prefix: str
+
+    @property
+    def bucket_fact(self) -> str:
+        """Return the parameter that has the input bucket's name."""
+        return f"{FACTS}{self.pipeline}/input-bucket"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Network:
     """Subnets and security groups that exist already, and who is in them."""
 
@@ -110,6 +129,7 @@ class Needs:
     buckets: Sequence[Bucket] = ()
     models: Sequence[Model] = ()
     model_names: Sequence[str] = ()
+    scorings: Sequence[Scoring] = ()
     jobs: Sequence[Jobs] = ()
     keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
     networks: Sequence[Network] = ()
@@ -161,6 +181,7 @@ def needs_of(place: Place, stacks: Sequence[AppStack], parameters: Mapping[str, 
         buckets=_buckets(found),
         models=[model for each in found for model in each.models()],
         model_names=[*dict.fromkeys(name for each in found for name in each.model_names())],
+        scorings=[scoring for each in found for scoring in each.scorings()],
         jobs=[jobs for each in found for jobs in each.jobs()],
         keys=keys,
         networks=_first(
@@ -217,14 +238,33 @@ class _StackNeeds:
                 for each in _TYPE.findall(str(resources.get("InstanceType", ""))):
                     most[each] = max(most.get(each, 0), count)
             if most:
-                yield Jobs(owner=owner, runs=self._runs(owner), instances=most)
+                yield Jobs(
+                    owner=owner,
+                    runs=self._settings(owner).get("max-concurrent-runs"),
+                    instances=most,
+                )
 
-    def _runs(self, pipeline_id: str) -> int | None:
-        settings = self.facts().get(f"{FACTS}{pipeline_id}/settings")
-        if settings is None:
-            return None  # A state machine that is no pipeline's.
-        runs: int | None = json.loads(self._values.document(settings)).get("max-concurrent-runs")
-        return runs
+    def scorings(self) -> Iterator[Scoring]:
+        """Yield which pipeline scores what it gets with which model."""
+        for owner, states in self._machines:
+            # What steps after the first read is their own.
+            for arguments in [*_arguments(states, _CREATE_JOB)][:1]:
+                prefix = self._settings(owner).get("input-prefix")
+                if prefix is not None:
+                    yield Scoring(
+                        pipeline=owner,
+                        stack=self.stack.name,
+                        model=arguments.get("ModelName", "").removeprefix("?"),
+                        prefix=prefix,
+                    )
+
+    def _settings(self, pipeline_id: str) -> Mapping[str, Any]:
+        """Return a pipeline's settings; none of a state machine that is no pipeline's."""
+        written = self.facts().get(f"{FACTS}{pipeline_id}/settings")
+        found: Mapping[str, Any] = {}
+        if written is not None:
+            found = json.loads(self._values.document(written))
+        return found
 
     def models(self) -> Iterator[Model]:
         """Yield the models that the stack makes."""

@@ -69,11 +69,17 @@ class Values:
         return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
     def document(self, value: Any) -> str:
-        """Return a text in which `?` stands for what is not known."""
+        """Return a text in which `?` and a logical id stand for what is not known."""
         match value:
             case {"Fn::Join": [str(glue), list(parts)]}:
-                return glue.join(str(self.of(part)) for part in parts)
-        return str(self.of(value))
+                return glue.join(self.document(part) for part in parts)
+        found = self.of(value)
+        if found is not UNKNOWN:
+            return str(found)
+        match value:
+            case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), *_]}:
+                return f"?{name}"
+        return "?"
 
     def substituted(self, text: str) -> str | None:
         """Return an asset's name with CloudFormation's variables filled in."""

@@ -25,11 +25,11 @@ def _client(service: str, region: str) -> Any:
 class Answers:
     """Makes clients that ask moto, but for the operations that are answered here.
 
-    :ivar asked: every operation that was called, answered here or not.
+    :ivar asked: every operation that was called, answered here or not, with its requests' bodies.
     """
 
     def __init__(self, answers: Mapping[str, Answer]) -> None:
-        self.asked: set[str] = set()
+        self.asked: dict[str, list[str]] = {}
         self._answers = dict(answers)
         self._lock = threading.Lock()
         self._heard: set[Any] = set()
@@ -47,7 +47,7 @@ class Answers:
 
     def _hear(self, service: str, *, model: Any, params: Any, **event: Any) -> Any:
         name = f"{service}.{xform_name(model.name)}"
-        self.asked.add(name)
+        self.asked.setdefault(name, []).append(str(params["body"]))
         answer = self._answers.get(name)
         if answer is None:
             return None

@@ -82,7 +82,7 @@ def asking(
         "Settings": _resource(
             "SSM::Parameter",
             Name="/batch-transform/churn/settings",
-            Value=json.dumps({"max-concurrent-runs": 2}),
+            Value=json.dumps({"max-concurrent-runs": 2, "input-prefix": "in/"}),
         ),
     }
     return AppStack(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -206,6 +207,24 @@ def test_what_is_in_another_region_is_a_failure(world: World) -> None:
     assert all("is in us-east-1" in each.found for each in bad)
 
 
+def test_a_role_must_read_the_drops_once_the_stack_is_deployed(world: World) -> None:
+    drops = "arn:aws:s3:::arrivals/in/any"
+
+    def simulated(deployed: Mapping[str, Answer]) -> str:
+        answers = Answers({**BEYOND_MOTO, **deployed})
+        _examine(asking(world), answers)
+        return " ".join(answers.asked["iam.simulate_principal_policy"])
+
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    status = {"StackName": "Churn", "CreationTime": now, "StackStatus": "CREATE_COMPLETE"}
+    deployed: dict[str, Answer] = {
+        "cloudformation.describe_stacks": {"Stacks": [status]},
+        "cloudformation.list_stack_resources": {"StackResourceSummaries": []},
+    }
+    assert drops in simulated(deployed)
+    assert drops not in simulated({})
+
+
 def test_credentials_of_another_account_look_at_nothing(world: World) -> None:
     report = _examine(asking(world, account="210987654321"), Answers(BEYOND_MOTO))
 
@@ -247,7 +266,7 @@ def test_nothing_but_reads_is_ever_called(world: World) -> None:
     answers = Answers(BEYOND_MOTO)
     _examine(asking(world), answers)
 
-    assert answers.asked <= OPERATIONS.keys()
+    assert answers.asked.keys() <= OPERATIONS.keys()
     session = botocore.session.get_session()
     for name in OPERATIONS:
         service, operation = name.split(".")

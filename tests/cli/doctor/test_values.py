@@ -40,7 +40,7 @@ def test_a_value_is_what_is_known_of_it(value: Any, found: Any) -> None:
 
 def test_a_document_has_a_mark_where_it_is_not_known() -> None:
     definition = {"Fn::Join": ["", ['{"a": "', {"Fn::GetAtt": ["Model", "ModelName"]}, '"}']]}
-    assert VALUES.document(definition) == '{"a": "?"}'
+    assert VALUES.document(definition) == '{"a": "?Model"}'
 
 
 @pytest.mark.parametrize(
