@@ -7,6 +7,7 @@ containers and of other machines tell nobody), takes no further package, and 10,
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -14,7 +15,10 @@ _NEVER = {"__pycache__", "cdk.out", "node_modules"}
 _BACKUP = ("~", ".pyc", ".swp", ".tmp")  # what editors and Python leave beside a file
 _CHUNK_BYTES = 1 << 20
 
-_Look = dict[str, tuple[int, ...]]
+_ITS_OWN_AFTER = 3
+
+Look = dict[str, tuple[int, ...]]
+"""What was seen of each file."""
 
 
 class FileWatch:
@@ -29,22 +33,36 @@ class FileWatch:
     def __init__(self, folders: Iterable[Path], *, ignored: Collection[Path] = ()) -> None:
         self._folders = [folder.absolute() for folder in folders]
         self._ignored = {str(folder.absolute()) for folder in ignored}
-        self._told = self._last = self._look()
+        self._told = self._last = self.look()
         self._digests: dict[str, bytes | None] = {}
+        self._written_in_a_row: Counter[str] = Counter()
+        self._written: set[str] = set()
 
     def changed(self) -> list[str]:
         """Return the files that have changed since the last answer; none while they still do."""
-        before, self._last = self._last, self._look()
+        before, self._last = self._last, self.look()
         if self._last != before or self._last == self._told:
             return []
-        names = sorted(
-            name
-            for name in self._told.keys() | self._last.keys()
-            if self._told.get(name) != self._last.get(name)
-        )
+        names = sorted(_differing(self._told, self._last) - self._written)
         self._told = self._last
         # What writes a file anew as it was, such as the app itself, has changed nothing.
         return [name for name in names if self._is_other(name)]
+
+    def app_has_run(self, before: Look) -> list[str]:
+        """Learn what the app itself writes; return what is no longer watched because of that.
+
+        Else an app that writes something else each time, such as a model that it trains, would be
+        deployed for ever.
+
+        :param before: what was seen before the app ran.
+        """
+        written = _differing(before, self.look()) - self._written
+        self._written_in_a_row = Counter(
+            {name: self._written_in_a_row[name] + 1 for name in written}
+        )
+        its_own = [n for n, count in self._written_in_a_row.items() if count == _ITS_OWN_AFTER]
+        self._written |= {*its_own}
+        return sorted(its_own)
 
     def _is_other(self, name: str) -> bool:
         digest = _digest(name)
@@ -52,8 +70,9 @@ class FileWatch:
         self._digests[name] = digest
         return not known
 
-    def _look(self) -> _Look:
-        found: _Look = {}
+    def look(self) -> Look:
+        """Look at all files."""
+        found: Look = {}
         seen: set[tuple[int, int]] = set()  # a link can lead into a circle
         folders = [str(folder) for folder in self._folders]
         while folders:
@@ -88,6 +107,10 @@ class FileWatch:
             or entry.name.endswith(_BACKUP)
             or entry.path in self._ignored
         )
+
+
+def _differing(before: Look, after: Look) -> set[str]:
+    return {n for n in before.keys() | after.keys() if before.get(n) != after.get(n)}
 
 
 def _digest(name: str) -> bytes | None:

@@ -62,8 +62,8 @@ class Order:
 class Event:
     """Something that happened.
 
-    :ivar kind: `synthesizing`, `deploying`, `deployed`, `refused`, `changed`, `left`, `unreadable`,
-        `drop` or `run`.
+    :ivar kind: `synthesizing`, `deploying`, `deployed`, `refused`, `changed`, `unwatched`, `left`,
+        `unreadable`, `drop` or `run`.
     :ivar lines: that a person reads.
     :ivar facts: what a program reads.
     """
@@ -135,7 +135,12 @@ class _App:
         # What was deployed has been copied by now.
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
+        before = self.watch.look()
         synthesize(self._order.project, self._folder)
+        for name in self.watch.app_has_run(before):
+            file = _relative(name, self._order.project)
+            line = f"{file} is written by the app itself each time, so it is no longer watched"
+            self._say(Event(kind="unwatched", lines=[line], facts={"file": file}))
         return self._folder
 
 

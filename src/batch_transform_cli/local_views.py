@@ -11,7 +11,13 @@ from rich.text import Text
 from batch_transform_cli.local_session import Event, Ready
 from batch_transform_cli.screen import printable
 
-_STYLES = {"deployed": "green", "refused": "red", "unreadable": "yellow", "left": "yellow"}
+_STYLES = {
+    "deployed": "green",
+    "refused": "red",
+    "unreadable": "yellow",
+    "left": "yellow",
+    "unwatched": "yellow",
+}
 _OF_STATUSES = {
     r"(?<=: )(done|closed Completed)\b": "green",
     r"(?<=: )closed PartiallyCompleted\b": "yellow",

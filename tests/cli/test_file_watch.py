@@ -71,6 +71,24 @@ def test_what_an_app_writes_anew_as_it_was_is_no_change_the_second_time(project:
     assert settled(watch) == [str(project / "built.txt")]
 
 
+def test_what_the_app_writes_in_three_runs_in_a_row_is_no_longer_watched(project: Path) -> None:
+    watch = FileWatch([project])
+    built, app = project / "built", project / "app.py"
+
+    def run(text: str, *edited: Path) -> list[str]:
+        before = watch.look()
+        for path in (built, *edited):
+            write(path, text)
+        return watch.app_has_run(before)
+
+    assert run("1", app) == []
+    assert run("22", app) == []
+    assert settled(watch) == [str(app), str(built)]
+    assert run("333") == [str(built)]
+    assert run("4444", app) == []
+    assert settled(watch) == [str(app)]
+
+
 def test_a_circle_of_links_ends(project: Path) -> None:
     (project / "models" / "again").symlink_to(project)
     watch = FileWatch([project, project / "models"])

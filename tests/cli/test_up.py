@@ -33,6 +33,8 @@ def stack(name, value):
     return {{"Resources": {{"P": {{"Type": kind, "Properties": properties}}}}}}
 
 values = Path("values.txt").read_text().split()
+if "own" in values:
+    Path("own.txt").write_bytes(os.urandom(8))
 if "unspeakable" in values:
     sys.exit("values.txt:1: must be speakable\\nvalues.txt:1: must be so, too")
 stacks = {{f"Stack{{n}}": stack(f"/value/{{n}}", value) for n, value in enumerate(values)}}
@@ -160,6 +162,15 @@ def test_a_ctrl_c_while_the_app_is_synthesized_leaves_nothing(project: Path) -> 
         running.until("synthesizing")
         assert running.end(signal.SIGINT)[0] == 130
     assert [path.name for path in (project / ".batch-transform").iterdir()] == [".gitignore"]
+
+
+def test_an_app_that_writes_into_its_folder_is_not_deployed_for_ever(project: Path) -> None:
+    (project / "values.txt").write_text("own")
+    with up() as running:
+        assert running.until("unwatched")["file"] == "own.txt"
+        running.until("deployed")
+        (project / "values.txt").write_text("other")
+        assert running.until("changed")["files"] == ["values.txt"]
 
 
 def test_an_image_folder_that_changes_is_registered_anew(project: Path) -> None:
