@@ -18,7 +18,6 @@ import jsonschema
 import pytest
 import yaml
 from aws_cdk import App
-from botocore import xform_name
 from botocore.validate import ParamValidator
 from typer.main import get_command
 
@@ -27,6 +26,7 @@ from batch_transform.accounts_file import AccountsFile
 from batch_transform.pipelines_file import schema
 from batch_transform.state_machine import run_definition
 from batch_transform_cli import main
+from tests.aws_commands import check_aws
 from tests.documents import PAGES, PROJECT, Block, blocks, blocks_of
 
 #: What a page may have, and which test here or elsewhere runs it.
@@ -182,20 +182,6 @@ def _batch_transform(arguments: list[str]) -> None:
     command.make_context(command.name, arguments, parent=context)
 
 
-def _aws(arguments: list[str]) -> None:
-    """Look the operation and its members up in botocore's models."""
-    service, operation, *options = arguments
-    if service == "s3":
-        assert operation in ("cp", "ls", "sync", "mv", "rm")  # the CLI's own, in no model
-        return
-    model = botocore.session.get_session().get_service_model(service)
-    operations = {xform_name(name, "-"): name for name in model.operation_names}
-    shape = model.operation_model(operations[operation]).input_shape
-    members = {xform_name(name, "-") for name in shape.members} if shape else set()
-    given = {option[2:] for option in options if option.startswith("--")}
-    assert given <= members | {"query", "output", "cli-binary-format"}
-
-
 def _cdk(arguments: list[str]) -> None:
     # A deployment needs an account; tests/journeys runs the README's against a local cloud.
     assert arguments[0] in ("bootstrap", "synth", "diff", "deploy", "destroy")
@@ -232,7 +218,7 @@ def _script(name: str) -> Callable[[list[str]], None]:
 
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "batch-transform": _batch_transform,
-    "aws": _aws,
+    "aws": check_aws,
     "cdk": _cdk,
     "pip": _pip,
     "apt-get": _apt_get,

@@ -56,7 +56,7 @@ def _there(bucket: Bucket, site: Site) -> Iterator[Finding]:
     try:
         region = site.reader.read("s3", "head_bucket", Bucket=bucket.name).get("BucketRegion")
     except Absent:
-        fix = f"aws s3 mb s3://{bucket.name} --region {site.region}, or mend the name"
+        fix = f"mend the name, or\naws s3 mb s3://{bucket.name} --region {site.region}"
         yield fail("bucket", f"{bucket.name} of {bucket.owner} is not there", fix)
         return
     if region not in (None, site.region):

@@ -79,9 +79,9 @@ def stack_finding(name: str, deployment: Deployment | None, region: str) -> Find
     if status.endswith("_IN_PROGRESS"):
         return warn("stack", found, "wait for the end of its deployment")
     if status == "UPDATE_ROLLBACK_COMPLETE":
-        return warn("stack", f"{found}: the last deployment failed", f"see why: {events}")
+        return warn("stack", f"{found}: the last deployment failed", f"see why:\n{events}")
     if "FAILED" in status or "ROLLBACK" in status:
-        return fail("stack", found, f"see why: {events}")
+        return fail("stack", found, f"see why:\n{events}")
     return ok("stack", found)
 
 
@@ -107,7 +107,7 @@ def fact_findings(
         yield fail(
             "parameter",
             f"{name} {how}",
-            f"deploy {stack}; if it says that nothing has changed: {put} {shlex.quote(wanted)} "
+            f"deploy {stack}; if it says that nothing has changed:\n{put} {shlex.quote(wanted)} "
             f"--region {region}"
             if wanted
             else f"deploy {stack}",
@@ -141,7 +141,7 @@ def _remedy(parameter: Parameter, region: str) -> str:
     if parameter.name.startswith(_OF_ACCOUNT):
         return "deploy an AccountBaseline there first (docs/accounts.md)"
     put = f"aws ssm put-parameter --name {parameter.name} --type String --region {region}"
-    return f"{put} --value VALUE; {parameter.stack} reads it"
+    return f"make it; {parameter.stack} reads it:\n{put} --value VALUE"
 
 
 def _bootstrap(item: tuple[str, int], site: Site) -> Iterator[Finding]:

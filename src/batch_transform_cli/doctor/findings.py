@@ -32,7 +32,7 @@ class Finding:
 
     :ivar topic: what kind of thing it is about: `quota`, `key`.
     :ivar found: the thing and how it is.
-    :ivar fix: a command, or what to do; empty if there is nothing to do.
+    :ivar fix: what to do; empty if there is nothing to do. A command stands on its own line.
     """
 
     level: Level

@@ -22,7 +22,10 @@ def key_finding(arn: str, metadata: Mapping[str, Any], region: str) -> Finding:
     """Say whether a key can be used at all."""
     state = metadata["KeyState"]
     if state == "PendingDeletion":
-        fix = f"aws kms cancel-key-deletion --key-id {arn} --region {region}, and enable-key"
+        fix = "\n".join(
+            f"aws kms {operation} --key-id {arn} --region {region}"
+            for operation in ("cancel-key-deletion", "enable-key")
+        )
         return fail("key", f"{arn} is to be deleted on {metadata.get('DeletionDate', '?')}", fix)
     if state != "Enabled":
         fix = f"aws kms enable-key --key-id {arn} --region {region}"

@@ -92,7 +92,7 @@ def _artifact(item: tuple[str, Model], site: Site) -> Iterator[Finding]:
     try:
         site.reader.read("s3", "head_object", Bucket=parts.netloc, Key=parts.path[1:])
     except Absent:
-        fix = f"aws s3 cp model.tar.gz {uri}, or mend the URI"
+        fix = f"mend the URI, or\naws s3 cp model.tar.gz {uri}"
         yield fail("artifact", f"{uri} of {model.owner} is not there", fix)
         return
     yield ok("artifact", f"{uri} of {model.owner} is there{_whose_eyes(site, model)}")
@@ -115,7 +115,7 @@ def _image(item: tuple[str, Model], site: Site) -> Iterator[Finding]:
     try:
         _look_at(image, site)
     except Absent:
-        fix = f"docker push {uri}, or mend the name"
+        fix = f"mend the name, or\ndocker push {uri}"
         yield fail("image", f"{uri} of {model.owner} is not there", fix)
         return
     yield ok("image", f"{uri} of {model.owner} is there{_whose_eyes(site, model)}")
@@ -190,7 +190,8 @@ def _model(name: str, site: Site) -> Iterator[Finding]:
     try:
         found = site.reader.read("sagemaker", "describe_model", ModelName=name)
     except Absent:
-        fix = f"make it, or mend the name: aws sagemaker list-models --region {site.region}"
+        fix = "make it, or mend the name; there are:\naws sagemaker list-models"
+        fix += f" --region {site.region}"
         yield fail("model", f"{name} is not there", fix)
         return
     yield ok("model", f"{name} is there")

@@ -59,6 +59,17 @@ def lets_https_out(group: Mapping[str, Any]) -> bool:
     )
 
 
+def egress_finding(owner: str, group: str, region: str) -> Finding:
+    """Say that a security group lets no HTTPS out."""
+    rule = f"IpProtocol=tcp,FromPort={_HTTPS},ToPort={_HTTPS},IpRanges=[{{CidrIp=0.0.0.0/0}}]"
+    return fail(
+        "network",
+        f"{group} of {owner} lets no HTTPS out",
+        f"aws ec2 authorize-security-group-egress --group-id {group} --ip-permissions '{rule}' "
+        f"--region {region}",
+    )
+
+
 def reach_finding(
     who: str,
     missing: Mapping[str, Sequence[str]],
@@ -117,12 +128,7 @@ def network_findings(network: Network, site: Site) -> Iterator[Finding]:
             )
     for group in groups["SecurityGroups"]:
         if not lets_https_out(group):
-            yield fail(
-                "network",
-                f"{group['GroupId']} of {network.owner} lets no HTTPS out",
-                f"aws ec2 authorize-security-group-egress --group-id {group['GroupId']} --protocol "
-                f"tcp --port {_HTTPS} --cidr 0.0.0.0/0 --region {site.region}",
-            )
+            yield egress_finding(network.owner, group["GroupId"], site.region)
     yield from _reach(network, subnets["Subnets"], site)
 
 

@@ -70,7 +70,7 @@ def quota_findings(
         )
         if name in requested:
             said += f"; {requested[name]:g} is asked for already"
-            fix = "wait for AWS, or look: aws service-quotas list-requested-service-quota-change-"
+            fix = "wait for AWS, or look:\naws service-quotas list-requested-service-quota-change-"
             fix += f"history-by-quota --service-code {_SERVICE} --quota-code {code} "
             fix += f"--region {region}"
         if value >= demand.total:

@@ -48,7 +48,8 @@ def test_a_failure_ends_with_1_and_tells_the_fix(
 
     assert ended.code == 1
     assert "  ✘  bucket  arrivals of Churn is not there\n" in ended.out
-    assert "fix: aws s3 mb s3://arrivals --region us-east-1" in ended.out
+    assert "fix: mend the name, or\n" in ended.out
+    assert " aws s3 mb s3://arrivals --region us-east-1\n" in ended.out
     assert "1 failure, 1 warning, " in ended.out
 
 
