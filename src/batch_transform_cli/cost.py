@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
 from batch_transform_cli.cost_estimate import Estimate
@@ -18,10 +18,12 @@ from batch_transform_cli.screen import counted
 from batch_transform_cli.usage import Period, Usage
 
 DEFAULT_DAYS = 30
+_FIRST = datetime(2000, 1, 1, tzinfo=UTC)  # no run is older
 _AT_ONCE = 16
 _HOUR_S = 3600
-_MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+_MONTH = re.compile(r"(20\d{2})-(0[1-9]|1[0-2])")
 _EXACT = Decimal("0.000001")
+_WIDE = Context(prec=60)
 
 _NAMES_SHOWN = 5
 
@@ -223,7 +225,7 @@ def hours(seconds: int) -> Decimal:
 
 def exact(amount: Decimal | None) -> str | None:
     """Return a number for programs, with six digits behind the point."""
-    return None if amount is None else f"{amount.quantize(_EXACT, ROUND_HALF_UP):f}"
+    return None if amount is None else f"{amount.quantize(_EXACT, ROUND_HALF_UP, _WIDE):f}"
 
 
 def money(amount: Decimal | None, currency: str = "") -> str:
@@ -231,7 +233,7 @@ def money(amount: Decimal | None, currency: str = "") -> str:
     if amount is None:
         return "no price"
     step = Decimal("0.01") if amount >= 1 else Decimal("0.0001")
-    return f"{amount.quantize(step, ROUND_HALF_UP) if amount else 0:,} {currency}".rstrip()
+    return f"{amount.quantize(step, ROUND_HALF_UP, _WIDE) if amount else 0:,} {currency}".rstrip()
 
 
 def period(since: str | None, until: str | None, month: str | None, *, now: datetime) -> Period:
@@ -246,17 +248,15 @@ def period(since: str | None, until: str | None, month: str | None, *, now: date
                 "leave --month out"
             )
         match = _MONTH.fullmatch(month)
-        if match is None or match[1] == "0000":
+        if match is None:
             raise BadValue(f"--month must be one such as 2026-10, got {month!r}; write it so")
         first = datetime(int(match[1]), int(match[2]), 1, tzinfo=UTC)
         days = calendar.monthrange(first.year, first.month)[1]
         return Period(since=first, until=first + timedelta(days=days))
     end = now if until is None else moment(until, now=now, option="--until")
-    begin = (
-        end - timedelta(days=DEFAULT_DAYS)
-        if since is None
-        else moment(since, now=now, option="--since")
-    )
+    begin = _FIRST if since is None else moment(since, now=now, option="--since")
+    if since is None and end > _FIRST:
+        begin = end - timedelta(days=DEFAULT_DAYS)
     if begin >= end:
         raise BadValue(
             f"--since must be before --until, got {begin:%Y-%m-%dT%H:%MZ} and "

@@ -17,6 +17,8 @@ DEFAULT_START_S = Decimal(30)
 """What a container needs to start, as docs/scale.md assumes it."""
 
 _SIZE = re.compile(r"([\d_]+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?")
+_LEAST, _MOST = Decimal("0.000001"), Decimal(1_000_000_000)
+_MOST_BYTES = 10**18
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -136,24 +138,29 @@ def size_in_bytes(text: str, *, option: str) -> int:
     found = match and int(
         Decimal(match[1].replace("_", "") or 0) * unit ** _POWERS[match[2].lower()]
     )
-    if not found:
-        raise BadValue(f"{option} must be a size such as 20GB or 512MiB, got {text!r}; write it so")
+    if not found or found > _MOST_BYTES:
+        raise BadValue(
+            f"{option} must be a size such as 20GB or 512MiB, up to a million TB, got {text!r}; "
+            "write it so"
+        )
     return found
 
 
 def positive(text: str, *, option: str, zero: bool = False) -> Decimal:
-    """Read a number above 0.
+    """Read a number that is not too small and not too large to be meant.
 
-    :param zero: 0 is one, too.
+    :param zero: 0 is not too small.
     :raises BadValue: it is none.
     """
     try:
         found = Decimal(text)
     except InvalidOperation:
         found = Decimal("NaN")
-    if not found.is_finite() or found < 0 or (found == 0 and not zero):
-        least = "of at least 0" if zero else "above 0"
-        raise BadValue(f"{option} must be a number {least}, got {text!r}; correct it")
+    least = Decimal(0) if zero else _LEAST
+    if not found.is_finite() or not least <= found <= _MOST:
+        raise BadValue(
+            f"{option} must be a number from {least:f} to {_MOST:,f}, got {text!r}; correct it"
+        )
     return found
 
 

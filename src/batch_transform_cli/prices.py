@@ -17,6 +17,8 @@ from batch_transform.yaml_problems import validated
 from batch_transform.yaml_text import YamlError, YamlText
 from batch_transform_cli.errors import CommandError
 
+_MOST = 1_000_000
+
 
 def _exact(given: object) -> Decimal:
     if isinstance(given, int | float | str | Decimal) and not isinstance(given, bool):
@@ -24,9 +26,9 @@ def _exact(given: object) -> Decimal:
             price = Decimal(str(given))  # of the digits that were written, not of the binary float
         except InvalidOperation:
             price = Decimal("NaN")
-        if price.is_finite() and price >= 0:
+        if price.is_finite() and 0 <= price <= _MOST:
             return price
-    raise ValueError(f"a price must be a number of at least 0, got {given!r}; correct it")
+    raise ValueError(f"a price must be a number from 0 to {_MOST:,}, got {given!r}; correct it")
 
 
 Price = Annotated[

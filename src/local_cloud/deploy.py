@@ -86,7 +86,13 @@ class Deployer:
         limit_s: float,
     ) -> dict[str, dict[str, str]]:
         """Deploy all stacks, each after those it depends on; returns outputs by stack name."""
-        stacks = list(self._stacks(assembly_dir))
+        try:
+            stacks = list(self._stacks(assembly_dir))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DeployFailed(
+                f"{assembly_dir} must be a cloud assembly, got a manifest in which {error!r} shows "
+                "that it is none; run: cdk synth"
+            ) from error
         unknown = sorted(set(parameters) - {stack.name for stack in stacks})
         if unknown:
             raise DeployFailed(

@@ -217,6 +217,8 @@ def test_a_period_is_a_month_or_from_one_moment_to_another(
         (None, None, "2026-13", "--month must be one such as 2026-10, got '2026-13'"),
         (None, "soon", None, "--until must be a time"),
         ("2026-03-01", "2026-02-01", None, "--since must be before --until"),
+        (None, "0001-01-05", None, "--since must be before --until"),
+        (None, None, "9999-12", "--month must be one such as"),
     ],
 )
 def test_fails_when_there_is_no_such_period(
@@ -349,7 +351,7 @@ def test_a_size_has_a_unit_or_none(text: str, expected: int) -> None:
     assert size_in_bytes(text, option="--bytes") == expected
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-1", "0", "20 apples", "1e9", "_"])
+@pytest.mark.parametrize("text", ["", "GB", "-1", "0", "20 apples", "1e9", "_", "2000000TB"])
 def test_fails_when_a_size_is_none(text: str) -> None:
     with pytest.raises(BadValue, match="--bytes must be a size such as 20GB"):
         size_in_bytes(text, option="--bytes")
@@ -363,6 +365,7 @@ def test_fails_when_a_size_is_none(text: str) -> None:
         pytest.param(["--rate", "1"], id="no input"),
         pytest.param(["--rate", "0", "--bytes", "1GB"], id="no speed"),
         pytest.param(["--rate", "nan", "--bytes", "1GB"], id="no number"),
+        pytest.param(["--rate", "1e-999999", "--bytes", "1GB"], id="for ever"),
         pytest.param(["--rate", "1", "--input", ".", "--objects", "1"], id="objects of an input"),
         pytest.param(["--rate", "1", "--bytes", "1GB", "--start-s", "-1"], id="before it starts"),
     ],
@@ -403,8 +406,8 @@ def test_a_price_is_what_was_written_and_no_float(tmp_path: Path) -> None:
     [
         ("region: Ireland", "prices.yaml:2: region: must be a region such as eu-west-1, got"),
         ("region: eu-west-1\ns3_putt: 1", "must be a member that exists, got 's3_putt'; write s3_"),
-        ("region: eu-west-1\nsqs: -1", "prices.yaml:3: sqs: a price must be a number of at least"),
-        ("region: eu-west-1\nsqs: .nan", "a price must be a number of at least 0, got nan"),
+        ("region: eu-west-1\nsqs: -1", "prices.yaml:3: sqs: a price must be a number from 0"),
+        ("region: eu-west-1\nsqs: .nan", "a price must be a number from 0 to 1,000,000, got nan"),
     ],
 )
 def test_fails_when_a_price_is_none_with_file_and_line(

@@ -110,8 +110,12 @@ def estimate(
             metavar="FILE", help="What `batch-transform run --json` printed: the rate it had."
         ),
     ] = None,
-    instance_count: Annotated[int, typer.Option(min=1, help="Instances of each job.")] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Over how many jobs the input is spread.")] = 1,
+    instance_count: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Instances of each job.")
+    ] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Over how many jobs it is spread.")
+    ] = 1,
     speedup: Annotated[
         str,
         typer.Option(metavar="FACTOR", help="How many times as fast as here an instance is there."),
