@@ -26,15 +26,8 @@ from rich.table import Table
 from rich.text import Text
 
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipeline_client import (
-    AWS_ERRORS,
-    Cloud,
-    Drop,
-    PipelineClient,
-    Prediction,
-    Status,
-    one_line,
-)
+from batch_transform_cli.outside import AWS_ERRORS, one_line
+from batch_transform_cli.pipeline_client import Cloud, Drop, PipelineClient, Prediction, Status
 from batch_transform_cli.synthesis import synthesize
 from batch_transform_cli.views import watch
 from local_cloud import LocalCloud, LocalCloudError

@@ -30,8 +30,7 @@ from botocore.config import Config
 from batch_transform_cli.dead_letters import DeadLetters
 from batch_transform_cli.drop_files import Watched
 from batch_transform_cli.errors import BadValue, CommandError, PipelineNotFound
-from batch_transform_cli.outside import AWS_ERRORS as AWS_ERRORS
-from batch_transform_cli.outside import one_line as one_line
+from batch_transform_cli.outside import AWS_ERRORS
 
 if TYPE_CHECKING:
     from batch_transform_cli.project_cloud import ProjectCloud

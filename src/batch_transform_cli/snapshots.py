@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batch_transform_cli.errors import CommandError
+from batch_transform_cli.outside import AWS_ERRORS, one_line
 from batch_transform_cli.pipeline_client import (
-    AWS_ERRORS,
     Cloud,
     Drop,
     Load,
@@ -17,7 +17,6 @@ from batch_transform_cli.pipeline_client import (
     Run,
     Status,
     jobs_in_progress,
-    one_line,
 )
 from batch_transform_cli.redrive import choose
 

@@ -335,7 +335,8 @@ def test_a_profile_that_is_not_there_is_refused_in_one_line(
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     ended = batch_transform("run", "--input", "s3://bkt/in/", "--output", "s3://bkt/out/")
-    assert ended.err == "batch-transform: The config profile (nobody) could not be found\n"
+    (line,) = ended.err.splitlines()
+    assert "The config profile (nobody) could not be found; correct AWS_PROFILE" in line
     assert ended.code == 2
 
 
