@@ -19,8 +19,10 @@ from batch_transform_cli.screen import counted, printable
 def look(cloud: Cloud, client: PipelineClient, plan: Plan) -> dict[str, int | None]:
     """Return the sizes of what has these keys already; `None` for one that cannot be seen."""
     keys = [upload.key for upload in plan.uploads]
+    progress = UploadProgress(len(keys), phase="looking")
     try:
-        return existing(cloud.client("s3"), client.input_bucket, keys)
+        with shown(progress, Console(stderr=True)) as show:
+            return existing(cloud.client("s3"), client.input_bucket, keys, progress, show)
     except KeyboardInterrupt:
         raise Interrupted("stopped; nothing was sent") from None
 

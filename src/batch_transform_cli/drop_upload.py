@@ -58,11 +58,17 @@ class UploadProgress:
     """Counts files and bytes; may be told by several threads."""
 
     def __init__(
-        self, files: int, total_bytes: int, *, clock: Callable[[], float] = time.monotonic
+        self,
+        files: int,
+        total_bytes: int = 0,
+        *,
+        phase: str = "sending",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
+        self._phase = phase
         self.files = files
-        self.sent_files = 0
+        self.ended = 0
         self.sent_bytes = 0
         self._total_bytes = total_bytes
         self._begun = clock()
@@ -83,15 +89,14 @@ class UploadProgress:
         """How much is sent: of the bytes, or of the files if none has one."""
         if self._total_bytes:
             return min(1.0, self.sent_bytes / self._total_bytes)
-        return self.sent_files / (self.files or 1)
+        return self.ended / (self.files or 1)
 
     @property
     def line(self) -> str:
         """How far it is, in a line."""
-        said = [
-            f"{self.sent_files:,} of {counted(self.files, 'file')}",
-            f"{size(self.sent_bytes)} of {size(self._total_bytes)}",
-        ]
+        said = [f"{self.ended:,} of {counted(self.files, 'file')}"]
+        if self._total_bytes:
+            said.append(f"{size(self.sent_bytes)} of {size(self._total_bytes)}")
         seconds, fraction = self.seconds, self.fraction
         if seconds and self.sent_bytes:
             said.append(f"{size(self.sent_bytes / seconds)}/s")
@@ -102,11 +107,14 @@ class UploadProgress:
     @property
     def picture(self) -> RenderableType:
         """How far it is, for a terminal."""
-        return bar("sending", self.fraction, self.line, at=self.clock())
+        return bar(self._phase, self.fraction, self.line, at=self.clock())
 
 
-def existing(s3: Any, bucket: str, keys: Sequence[str]) -> dict[str, int | None]:
+def existing(
+    s3: Any, bucket: str, keys: Sequence[str], progress: UploadProgress, show: Callable[[], None]
+) -> dict[str, int | None]:
     """Return how large the objects are that these keys have; `None` where that is not allowed."""
+    found: dict[str, int | None] = {}
 
     def look(key: str) -> tuple[str, int | None] | None:
         try:
@@ -120,7 +128,12 @@ def existing(s3: Any, bucket: str, keys: Sequence[str]) -> dict[str, int | None]
             raise
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(found for found in pool.map(look, keys) if found is not None)
+        for object_there in pool.map(look, keys):
+            progress.ended += 1
+            show()
+            if object_there is not None:
+                found.update([object_there])
+    return found
 
 
 def send(
@@ -212,7 +225,7 @@ class _Sending:
             self.sent.problems[key] = error
             return
         self.sent.versions[key] = self._versions[key]
-        self._progress.sent_files += 1
+        self._progress.ended += 1
 
 
 class _Subscriber(BaseSubscriber):  # type: ignore[misc]  # s3transfer ships no types

@@ -186,7 +186,7 @@ def test_a_large_file_goes_in_parts_and_its_version_is_known(
     assert found["ETag"].endswith('-2"')
     version = sent.versions["input/big.bin"]
     assert (f'"{version.etag}"', version.version_id) == (found["ETag"], found["VersionId"])
-    assert (progress.sent_files, progress.sent_bytes, progress.fraction) == (1, len(body), 1)
+    assert (progress.ended, progress.sent_bytes, progress.fraction) == (1, len(body), 1)
 
 
 def test_ctrl_c_leaves_no_part_behind_and_says_what_has_arrived(
@@ -199,7 +199,7 @@ def test_ctrl_c_leaves_no_part_behind_and_says_what_has_arrived(
     progress = sending(whole)
 
     def interrupt() -> None:
-        if progress.sent_files and progress.sent_bytes > MIB:
+        if progress.ended and progress.sent_bytes > MIB:
             raise KeyboardInterrupt
 
     sent = send(s3, inputs, [whole.uploads], progress, interrupt)
@@ -207,7 +207,9 @@ def test_ctrl_c_leaves_no_part_behind_and_says_what_has_arrived(
     assert sent.interrupted
     assert list(sent.versions) == ["input/a.bin"]
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=inputs)
-    assert list(existing(s3, inputs, ["input/a.bin", "input/b.bin"])) == ["input/a.bin"]
+    keys, looking = ["input/a.bin", "input/b.bin"], UploadProgress(2, phase="looking")
+    assert existing(s3, inputs, keys, looking, lambda: None) == {"input/a.bin": 5}
+    assert looking.line.startswith("2 of 2 files")
     problem = drop_steps.problem(whole, sent)
     assert isinstance(problem, Interrupted)
     assert "1 of 2 files arrived, and of the others nothing is in the bucket" in str(problem)
@@ -253,7 +255,7 @@ def test_the_line_tells_files_bytes_rate_and_what_is_left() -> None:
 
     now = 4.0
     progress.add_bytes(10_000_000)
-    progress.sent_files = 1
+    progress.ended = 1
     assert progress.line == "1 of 3 files, 10.0 MB of 40.0 MB, 2.5 MB/s, 0:12 left"
 
 
