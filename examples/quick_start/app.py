@@ -1,8 +1,8 @@
 """Quick start: CSV files of numbers in, one score for each row out.
 
 In this folder, `batch-transform up` deploys it to a cloud on this machine, and `cdk deploy`
-to AWS. Both say the name of the input bucket; what is in `drops/`, copied to `input/` there, comes
-out as in `predictions/`.
+to AWS. Then `batch-transform drop drops --wait` sends what is in `drops/`, which comes out as in
+`predictions/`.
 """
 
 from pathlib import Path

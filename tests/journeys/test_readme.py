@@ -8,7 +8,7 @@ from pathlib import Path
 from local_cloud import LocalCloud
 from tests.documents import PROJECT, blocks_of
 
-from .conftest import Trace, deployed
+from .conftest import Trace
 
 LIMIT_S = 200
 BLOCKS = [block.text for block in blocks_of(PROJECT / "README.md", "bash")]
@@ -52,23 +52,14 @@ def test_one_job_writes_the_predictions_of_one_file(trace: Trace) -> None:
     assert trace.nothing_is_left(), trace.processes()
 
 
-def test_the_cdk_cli_deploys_the_same_app_and_the_commands_find_it(
-    rows: dict[str, list[str]], trace: Trace
-) -> None:
+def test_the_cdk_cli_deploys_the_same_app_and_the_commands_find_it(trace: Trace) -> None:
     with LocalCloud() as cloud:
         environment = trace.environment(**cloud.cdk_environment(), CDK_REQUIRE_APPROVAL="never")
         bash(BLOCKS[2], environment)
 
-        stack = cloud.client("cloudformation").describe_stacks(StackName="BreastCancer")
-        outputs = stack["Stacks"][0]["Outputs"]
-        pipeline = deployed(cloud, {o["OutputKey"]: o["OutputValue"] for o in outputs})
-        key = pipeline.drop("a.csv", ",".join(["P0002", *rows["P0002"]]).encode())
-        (drop,) = pipeline.wait(key)
-        assert (drop.status, drop.reason) == ("done", "")
-        assert pipeline.output(key).startswith(b"P0002,0.")
-
         said = bash(BLOCKS[3], environment)
-        assert key in said
+        assert "predictions/input/patients-01.csv.out" in said
+        assert "1 done" in said
         assert 0.5 < float(said.splitlines()[-1]) < 1
     assert trace.nothing_is_left(), trace.processes()
 
