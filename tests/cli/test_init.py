@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,11 @@ def test_what_the_project_begins_with_is_what_we_use_ourselves(name: str) -> Non
         "data/customers.csv": "examples/csv_join_lookup/drops/customers.csv",
     }
     assert (STARTER / name).read_bytes() == (PROJECT / ours.get(name, name)).read_bytes()
+
+
+def test_the_project_asks_for_the_cdk_cli_that_we_use() -> None:
+    (ours,) = re.findall(r'^CDK_CLI="(\S+)"', (PROJECT / "scripts" / "setup").read_text(), re.M)
+    assert f"npm install --global {ours}\n" in (STARTER / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
