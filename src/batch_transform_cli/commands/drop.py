@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def drop(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE|FOLDER...", help="What to score.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE|FOLDER", help="What to score.")],
     pipeline: Pipeline = None,
     endpoint: Endpoint = None,
     prefix: Annotated[
@@ -42,7 +42,7 @@ def drop(
     ] = 3600,
     as_json: AsJson = False,
 ) -> None:
-    """Send files to a pipeline, and see that they are such as it scores before any is sent.
+    """Send files to a pipeline, after a check of all of them that it will score them.
 
     A file's key is the watched prefix and its name; a folder's files keep their paths below it.
     Hidden and empty files of a folder, and those whose names the pipeline does not take, are left
