@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+from batch_transform_cli.pipelines.client import Cloud, PipelineClient
 from local_cloud import LocalCloud
 
 HERE = Path(__file__).resolve().parent

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from batch_transform.accounts_file import AccountsFile
 from batch_transform.pipelines_file import schema
-from batch_transform_cli.prices import Prices
+from batch_transform_cli.cost.prices import Prices
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

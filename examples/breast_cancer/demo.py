@@ -27,9 +27,9 @@ from rich.text import Text
 
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.outside import AWS_ERRORS, one_line
-from batch_transform_cli.pipeline_client import Cloud, Drop, PipelineClient, Prediction, Status
+from batch_transform_cli.pipelines.client import Cloud, Drop, PipelineClient, Prediction, Status
+from batch_transform_cli.pipelines.views import watch
 from batch_transform_cli.synthesis import synthesize
-from batch_transform_cli.views import watch
 from local_cloud import LocalCloud, LocalCloudError
 
 EXAMPLE = Path(__file__).resolve().parent

@@ -17,7 +17,7 @@ from moto import mock_aws
 from moto.sagemaker.models import sagemaker_backends
 
 from batch_transform_cli import entry
-from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+from batch_transform_cli.pipelines.client import Cloud, PipelineClient
 from local_cloud import LocalCloud
 from transform_engine import conformance_model
 from transform_lambdas.drops import Drop

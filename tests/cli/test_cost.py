@@ -12,9 +12,8 @@ import pytest
 import yaml
 from botocore.stub import Stubber
 
-from batch_transform_cli import prices as prices_file
-from batch_transform_cli.cost import Bill, money, period
-from batch_transform_cli.cost_estimate import (
+from batch_transform_cli.cost import prices as prices_file
+from batch_transform_cli.cost.estimate import (
     Estimate,
     Input,
     given_rate,
@@ -22,10 +21,11 @@ from batch_transform_cli.cost_estimate import (
     measured_rate,
     size_in_bytes,
 )
+from batch_transform_cli.cost.price_list import instance_prices
+from batch_transform_cli.cost.prices import Prices, load_prices
+from batch_transform_cli.cost.sums import Bill, money, period
+from batch_transform_cli.cost.usage import CALLS, KINDS, Usage
 from batch_transform_cli.errors import BadValue, CommandError
-from batch_transform_cli.price_list import instance_prices
-from batch_transform_cli.prices import Prices, load_prices
-from batch_transform_cli.usage import CALLS, KINDS, Usage
 from tests.documents import PROJECT
 from transform_lambdas import report
 from transform_lambdas.ledger import Ledger

@@ -13,12 +13,12 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from batch_transform_cli import drop_steps
-from batch_transform_cli.drop_files import Plan, Upload, Watched, plan
-from batch_transform_cli.drop_follow import Following, find, follow
-from batch_transform_cli.drop_upload import Sent, UploadProgress, Version, existing, send
+from batch_transform_cli.drop import steps as drop_steps
+from batch_transform_cli.drop.files import Plan, Upload, Watched, plan
+from batch_transform_cli.drop.follow import Following, find, follow
+from batch_transform_cli.drop.upload import Sent, UploadProgress, Version, existing, send
 from batch_transform_cli.errors import CommandError, Interrupted
-from batch_transform_cli.pipeline_client import Drop, PipelineClient
+from batch_transform_cli.pipelines.client import Drop, PipelineClient
 from local_cloud import LocalCloud
 from transform_lambdas.drops import Drop as LedgerDrop
 from transform_lambdas.ledger import Ledger

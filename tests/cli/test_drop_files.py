@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli.drop_files import Plan, Watched, plan
+from batch_transform_cli.drop.files import Plan, Watched, plan
 from batch_transform_cli.errors import NothingTried
 
 ANY = Watched(prefix="input/")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli.dry_run import ObjectPlan, Plan, plan
-from batch_transform_cli.run_inputs import find_inputs
-from batch_transform_cli.run_request import readings_from, request_from
+from batch_transform_cli.job.dry_run import ObjectPlan, Plan, plan
+from batch_transform_cli.job.inputs import find_inputs
+from batch_transform_cli.job.request import readings_from, request_from
 from transform_engine.spec import JobSpec
 from transform_engine.splitting import masked_crc32c
 from transform_engine.storage import open_storage

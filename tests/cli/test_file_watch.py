@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_transform_cli.file_watch import FileWatch
+from batch_transform_cli.local.file_watch import FileWatch
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from batch_transform_cli.entry import app
 from batch_transform_cli.errors import CommandError, PipelineNotFound
-from batch_transform_cli.pipeline_client import Cloud, Load, PipelineClient
+from batch_transform_cli.pipelines.client import Cloud, Load, PipelineClient
 from transform_lambdas.ledger import Ledger
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipeline_client import Cloud
-from batch_transform_cli.project_cloud import Place, claimed, running_cloud
+from batch_transform_cli.local.project_cloud import Place, claimed, running_cloud
+from batch_transform_cli.pipelines.client import Cloud
 from local_cloud import LocalCloud
 
 from .conftest import Ended
@@ -21,7 +21,7 @@ ENDPOINT = "http://127.0.0.1:4566"
 _HOLDS = """
 import sys
 from pathlib import Path
-from batch_transform_cli.project_cloud import claimed
+from batch_transform_cli.local.project_cloud import claimed
 with claimed(Path.cwd()) as claim:
     if len(sys.argv) > 1:
         claim.announce(sys.argv[1])

@@ -9,10 +9,10 @@ from typing import Any
 import boto3
 import pytest
 
-from batch_transform_cli.dead_letters import DeadLetters
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipeline_client import Drop
-from batch_transform_cli.redrive import choose, requests
+from batch_transform_cli.pipelines.client import Drop
+from batch_transform_cli.pipelines.dead_letters import DeadLetters
+from batch_transform_cli.pipelines.redrive import choose, requests
 from transform_lambdas.backfill import Backfill
 from transform_lambdas.intake import Intake, Receiver
 from transform_lambdas.intake_queue import IntakeQueue

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli.dry_run import plan
-from batch_transform_cli.run_advice import Advice, advise
-from batch_transform_cli.run_inputs import find_inputs
-from batch_transform_cli.run_request import request_from
-from batch_transform_cli.run_views import flags as suggested_flags
+from batch_transform_cli.job.advice import Advice, advise
+from batch_transform_cli.job.dry_run import plan
+from batch_transform_cli.job.inputs import find_inputs
+from batch_transform_cli.job.request import request_from
+from batch_transform_cli.job.views import flags as suggested_flags
 from transform_engine.spec import JobSpec
 from transform_engine.storage import open_storage
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from batch_transform_cli.errors import JobRefused
-from batch_transform_cli.run_inputs import Inputs, find_inputs, one_file_only, place
-from batch_transform_cli.run_request import request_from
+from batch_transform_cli.job.inputs import Inputs, find_inputs, one_file_only, place
+from batch_transform_cli.job.request import request_from
 from transform_engine.spec import JobSpec
 from transform_engine.storage import open_storage
 

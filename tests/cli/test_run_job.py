@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli.run_job import stop_signals
+from batch_transform_cli.job.run import stop_signals
 from local_cloud import LocalCloud
 
 LIMIT_S = 60

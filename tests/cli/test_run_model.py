@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batch_transform_cli.errors import JobRefused
-from batch_transform_cli.run_model import containers
+from batch_transform_cli.job.model import containers
 from transform_engine.ports import free_port
 from transform_engine.spec import Container
 

@@ -3,7 +3,7 @@ from typing import Any
 
 from rich.console import Console
 
-from batch_transform_cli.run_progress import FAILURES_KEPT, Failure, Progress, clock_time, shown
+from batch_transform_cli.job.progress import FAILURES_KEPT, Failure, Progress, clock_time, shown
 
 NAMES = {"data/in/a.csv": "a.csv", "data/in/b.csv": "b.csv"}
 SIZES = {"data/in/a.csv": 3_000_000, "data/in/b.csv": 1_000_000}

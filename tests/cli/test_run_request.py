@@ -7,7 +7,7 @@ from typer.main import get_command
 
 from batch_transform_cli import main
 from batch_transform_cli.errors import JobRefused
-from batch_transform_cli.run_request import (
+from batch_transform_cli.job.request import (
     Member,
     flag_name,
     local_path,

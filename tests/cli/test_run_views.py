@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from batch_transform_cli.run_progress import Failure, Progress
-from batch_transform_cli.run_views import failures_table, flags, outcome
+from batch_transform_cli.job.progress import Failure, Progress
+from batch_transform_cli.job.views import failures_table, flags, outcome
 
 
 def text_of(picture: Any, *, width: int = 80) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli.pipeline_client import Run
-from batch_transform_cli.runs import Outcome, narrowed
-from batch_transform_cli.views import runs_view
+from batch_transform_cli.pipelines.client import Run
+from batch_transform_cli.pipelines.runs import Outcome, narrowed
+from batch_transform_cli.pipelines.views import runs_view
 
 from .test_views import CLOSED, RUN, text_of
 

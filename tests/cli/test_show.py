@@ -10,8 +10,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from batch_transform_cli.details import nearest, next_steps
-from batch_transform_cli.pipeline_client import Cloud
+from batch_transform_cli.pipelines.client import Cloud
+from batch_transform_cli.pipelines.details import nearest, next_steps
 from transform_lambdas import report
 from transform_lambdas.ledger import Ledger
 from transform_lambdas.record_counts import Compared

@@ -10,10 +10,10 @@ import boto3
 import pytest
 from rich.console import Console
 
-from batch_transform_cli.pipeline_client import Cloud, Load, PipelineClient, Status
-from batch_transform_cli.snapshots import Seen, Snapshot, Unreadable, look_at_all
-from batch_transform_cli.status_views import follow, lines, summary_line
-from batch_transform_cli.views import drops_table
+from batch_transform_cli.pipelines.client import Cloud, Load, PipelineClient, Status
+from batch_transform_cli.pipelines.snapshots import Seen, Snapshot, Unreadable, look_at_all
+from batch_transform_cli.pipelines.status_views import follow, lines, summary_line
+from batch_transform_cli.pipelines.views import drops_table
 from transform_lambdas.ledger import Ledger
 
 from .conftest import make_drop
@@ -217,8 +217,10 @@ def test_watching_says_only_what_changes_and_reads_a_fifth_of_the_time_at_most(
 ) -> None:
     now = iter(range(0, 100, 3))  # each look takes 3 seconds
     pauses: list[float] = []
-    monkeypatch.setattr("batch_transform_cli.status_views.time.monotonic", lambda: next(now))
-    monkeypatch.setattr("batch_transform_cli.status_views.time.sleep", pauses.append)
+    monkeypatch.setattr(
+        "batch_transform_cli.pipelines.status_views.time.monotonic", lambda: next(now)
+    )
+    monkeypatch.setattr("batch_transform_cli.pipelines.status_views.time.sleep", pauses.append)
     said: list[str] = []
 
     watched(Console(file=io.StringIO()), iter([[IDLE], [IDLE], [IDLE]]), say=said.append)
@@ -233,7 +235,7 @@ def test_ctrl_c_ends_watching_with_130_and_one_line(
     def ended(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("batch_transform_cli.status_views.time.sleep", ended)
+    monkeypatch.setattr("batch_transform_cli.pipelines.status_views.time.sleep", ended)
 
     watched = batch_transform("status", "--watch")
 

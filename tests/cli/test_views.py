@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipeline_client import Drop, Load, PipelineClient, Run, Status
+from batch_transform_cli.pipelines.client import Drop, Load, PipelineClient, Run, Status
+from batch_transform_cli.pipelines.views import changes, overview, watch
 from batch_transform_cli.screen import duration
-from batch_transform_cli.views import changes, overview, watch
 
 DROP = Drop(
     key="input/a [1].csv",

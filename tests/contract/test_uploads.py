@@ -7,7 +7,7 @@ from aws_cdk import Size
 
 from batch_transform import Uploads
 from batch_transform.uploads import uploads_told
-from batch_transform_cli.drop_files import KEY_LIMIT_BYTES, Watched
+from batch_transform_cli.drop.files import KEY_LIMIT_BYTES, Watched
 from transform_lambdas.drops import KEY_LIMIT_BYTES as INTAKE_LIMIT_BYTES
 from transform_lambdas.drops import Drop
 from transform_lambdas.uploads import Uploads as IntakeUploads

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli.pipeline_client import Cloud, Drop, PipelineClient, Status
+from batch_transform_cli.pipelines.client import Cloud, Drop, PipelineClient, Status
 from batch_transform_cli.synthesis import synthesize
 from local_cloud import LocalCloud
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli.cost import period, usage_of
+from batch_transform_cli.cost.sums import period, usage_of
 from batch_transform_cli.errors import CommandError
 from tests.documents import PROJECT, blocks_of
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+from batch_transform_cli.pipelines.client import Cloud, PipelineClient
 
 from .conftest import APP, LIMIT_S, Pipeline, Trace, make_image, serving
 

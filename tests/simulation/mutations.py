@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-from batch_transform_cli.dead_letters import DeadLetters
+from batch_transform_cli.pipelines.dead_letters import DeadLetters
 from transform_lambdas import settle
 from transform_lambdas.dispatch import Dispatcher
 from transform_lambdas.drops import Drop, Listed

@@ -15,7 +15,7 @@ def backfill(
     endpoint: Endpoint = None,
 ) -> None:
     """Score what lies in the input bucket already, but for what the pipeline knows."""
-    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
 
     client = PipelineClient.find(Cloud(endpoint), pipeline)
     asked = client.backfill(prefix)

@@ -9,11 +9,11 @@ import typer
 
 from batch_transform_cli.commands.options import AsJson, Endpoint
 from batch_transform_cli.errors import BadValue
-from batch_transform_cli.run_request import completing
+from batch_transform_cli.job.request import completing
 from transform_request import INSTANCE_TYPES
 
 if TYPE_CHECKING:
-    from batch_transform_cli.prices import Prices
+    from batch_transform_cli.cost.prices import Prices
 
 PricesFile = Annotated[
     Path | None,
@@ -66,9 +66,9 @@ def used(
         return
     from rich.console import Console
 
-    from batch_transform_cli.cost import period, usage_document, usage_notes, usage_of
-    from batch_transform_cli.cost_views import usage_view
-    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+    from batch_transform_cli.cost.sums import period, usage_document, usage_notes, usage_of
+    from batch_transform_cli.cost.views import usage_view
+    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
 
     now = datetime.now(UTC)
     of = period(since, until, month, now=now)
@@ -134,8 +134,7 @@ def estimate(
     """Estimate instance-hours before a deployment, from the input's size and a measured rate."""
     from rich.console import Console
 
-    from batch_transform_cli.cost import Bill, estimate_document, estimate_notes
-    from batch_transform_cli.cost_estimate import (
+    from batch_transform_cli.cost.estimate import (
         DEFAULT_START_S,
         Estimate,
         Input,
@@ -145,7 +144,8 @@ def estimate(
         positive,
         size_in_bytes,
     )
-    from batch_transform_cli.cost_views import bill_view
+    from batch_transform_cli.cost.sums import Bill, estimate_document, estimate_notes
+    from batch_transform_cli.cost.views import bill_view
 
     _one_of({"--bytes": size, "--input": input_place})
     _one_of({"--rate": rate, "--job": job})
@@ -208,8 +208,8 @@ def ask_prices(
     ] = None,
 ) -> None:
     """Ask AWS's Price List API what transform jobs' instances cost, and write a file of prices."""
-    from batch_transform_cli.price_list import instance_prices, price_list
-    from batch_transform_cli.prices import fill, written
+    from batch_transform_cli.cost.price_list import instance_prices, price_list
+    from batch_transform_cli.cost.prices import fill, written
 
     pricing, region = price_list(region)
     found = instance_prices(pricing, region=region, instance_types=instance_type or ())
@@ -222,13 +222,13 @@ def ask_prices(
 def _prices(path: Path | None) -> "Prices | None":
     if path is None:
         return None
-    from batch_transform_cli.prices import load_prices
+    from batch_transform_cli.cost.prices import load_prices
 
     return load_prices(path)
 
 
 def _s3(endpoint: str | None) -> Any:
-    from batch_transform_cli.pipeline_client import Cloud
+    from batch_transform_cli.pipelines.client import Cloud
 
     return Cloud(endpoint).client("s3")
 

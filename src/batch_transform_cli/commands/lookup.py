@@ -17,7 +17,7 @@ def lookup(
     as_json: AsJson = False,
 ) -> None:
     """Print the newest predictions of records: of one as it is, of several after their ids."""
-    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
 
     client = PipelineClient.find(Cloud(endpoint), pipeline)
     if len(record_ids) == 1:

@@ -36,9 +36,9 @@ def redrive(
     from rich.console import Console
 
     from batch_transform_cli.moments import moment
-    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
-    from batch_transform_cli.redrive import choose, requests
-    from batch_transform_cli.views import redrive_view
+    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.redrive import choose, requests
+    from batch_transform_cli.pipelines.views import redrive_view
 
     after = None if since is None else moment(since, now=datetime.now(UTC))
     client = PipelineClient.find(Cloud(endpoint), pipeline)

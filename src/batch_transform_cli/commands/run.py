@@ -9,7 +9,7 @@ import typer
 from batch_transform_cli.commands.installed import not_installed
 from batch_transform_cli.commands.options import AsJson
 from batch_transform_cli.errors import Interrupted, JobRefused
-from batch_transform_cli.run_request import (
+from batch_transform_cli.job.request import (
     readings_from,
     readings_help,
     request_from,
@@ -91,7 +91,7 @@ def run(
 ) -> None:
     """Run one transform job on this machine; the other flags are CreateTransformJob's members."""
     try:
-        from batch_transform_cli import run_job
+        from batch_transform_cli.job import run as run_job
     except ImportError as error:
         raise not_installed("the engine", error) from None
     order = run_job.Order(

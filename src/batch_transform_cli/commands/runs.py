@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from batch_transform_cli.commands.options import AsJson, Endpoint, Pipeline
-from batch_transform_cli.runs import Outcome, narrowed
+from batch_transform_cli.pipelines.runs import Outcome, narrowed
 
 
 def runs(
@@ -34,9 +34,9 @@ def runs(
     It reads the whole ledger once.
     """
     from batch_transform_cli.moments import moment
-    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.views import runs_view
     from batch_transform_cli.screen import console
-    from batch_transform_cli.views import runs_view
 
     now = datetime.now(UTC)
     after = None if since is None else moment(since, now=now)

@@ -41,10 +41,16 @@ def status(
             "--json must stand without --watch, got both; call `batch-transform status --json` "
             "as often as you need it"
         )
-    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.snapshots import (
+        Seen,
+        Snapshot,
+        Unreadable,
+        document,
+        look_at_all,
+    )
+    from batch_transform_cli.pipelines.status_views import follow, picture
     from batch_transform_cli.screen import console
-    from batch_transform_cli.snapshots import Seen, Snapshot, Unreadable, document, look_at_all
-    from batch_transform_cli.status_views import follow, picture
 
     cloud = Cloud(endpoint)
     clients = PipelineClient.find_all(cloud, pipeline)

@@ -23,8 +23,8 @@ def stop(
     Its execution is aborted and its transform job stopped, which leaves no output. Its drops wait
     again, which counts as one of their attempts.
     """
-    from batch_transform_cli import stopping
-    from batch_transform_cli.pipeline_client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines import stopping
+    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
 
     cloud = Cloud(endpoint)
     client = PipelineClient.find(cloud, pipeline, run_id=run_id)

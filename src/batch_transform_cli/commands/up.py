@@ -44,7 +44,8 @@ def up(
     """
     images = dict(image_folder(text) for text in image or ())
     try:
-        from batch_transform_cli import local_session, local_views
+        from batch_transform_cli.local import session as local_session
+        from batch_transform_cli.local import views as local_views
     except ImportError as error:
         raise not_installed("the local cloud", error) from None
     order = local_session.Order(

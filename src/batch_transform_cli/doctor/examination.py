@@ -29,7 +29,7 @@ from batch_transform_cli.doctor.needs import needs_of, parameters_of
 from batch_transform_cli.doctor.reader import Absent, Clients, NotAllowed, Reader, clients_of
 from batch_transform_cli.doctor.site import Check, Deployment, Site
 from batch_transform_cli.outside import AWS_ERRORS, one_line
-from batch_transform_cli.pipeline_client import Cloud, is_local
+from batch_transform_cli.pipelines.client import Cloud, is_local
 
 CHECKS: Sequence[Check] = [
     check

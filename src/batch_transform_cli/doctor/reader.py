@@ -9,7 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from batch_transform_cli.doctor.findings import Place
-from batch_transform_cli.pipeline_client import Cloud
+from batch_transform_cli.pipelines.client import Cloud
 
 #: Every operation that is ever called, and the permissions that it asks for.
 OPERATIONS: Mapping[str, Sequence[str]] = {

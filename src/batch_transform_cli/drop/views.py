@@ -9,11 +9,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batch_transform_cli.drop_files import Plan
-from batch_transform_cli.drop_upload import Sent
-from batch_transform_cli.pipeline_client import Drop
+from batch_transform_cli.drop.files import Plan
+from batch_transform_cli.drop.upload import Sent
+from batch_transform_cli.pipelines.client import Drop
+from batch_transform_cli.pipelines.views import status_text
 from batch_transform_cli.screen import counted, plain_table, printable, size
-from batch_transform_cli.views import status_text
 
 _SHOWN = 20
 _FIRST = ("failed", "superseded")

@@ -9,9 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batch_transform_cli.screen import counted, duration, plain_table, printable
-from batch_transform_cli.snapshots import Seen, Snapshot, Unreadable
-from batch_transform_cli.views import (
+from batch_transform_cli.pipelines.snapshots import Seen, Snapshot, Unreadable
+from batch_transform_cli.pipelines.views import (
     changes,
     overview,
     redrawn,
@@ -19,6 +18,7 @@ from batch_transform_cli.views import (
     why_not_done,
     written_lines,
 )
+from batch_transform_cli.screen import counted, duration, plain_table, printable
 
 _FAILURES_TOLD = 20
 _READING_SHARE = 5  # one part of the time at most goes into reading

@@ -9,9 +9,9 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Self
 
+from batch_transform_cli.cost.usage import calls_of
 from batch_transform_cli.errors import BadValue, CommandError
 from batch_transform_cli.screen import counted, size
-from batch_transform_cli.usage import calls_of
 
 DEFAULT_START_S = Decimal(30)
 """What a container needs to start, as docs/scale.md assumes it."""

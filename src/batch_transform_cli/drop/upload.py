@@ -18,8 +18,8 @@ from s3transfer.exceptions import CancelledError
 from s3transfer.futures import TransferFuture
 from s3transfer.subscribers import BaseSubscriber
 
-from batch_transform_cli.drop_files import Upload
-from batch_transform_cli.run_progress import bar, clock_time
+from batch_transform_cli.drop.files import Upload
+from batch_transform_cli.job.progress import bar, clock_time
 from batch_transform_cli.screen import counted, size
 
 AT_ONCE = 10

@@ -27,13 +27,13 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 
-from batch_transform_cli.dead_letters import DeadLetters
-from batch_transform_cli.drop_files import Watched
+from batch_transform_cli.drop.files import Watched
 from batch_transform_cli.errors import BadValue, CommandError, PipelineNotFound
 from batch_transform_cli.outside import AWS_ERRORS
+from batch_transform_cli.pipelines.dead_letters import DeadLetters
 
 if TYPE_CHECKING:
-    from batch_transform_cli.project_cloud import ProjectCloud
+    from batch_transform_cli.local.project_cloud import ProjectCloud
 
 PARAMETERS = "/batch-transform/"
 OPEN_DROPS = ("waiting", "claimed")
@@ -679,7 +679,7 @@ def _send(call: urllib.request.Request) -> _Reply:
 def _cloud_of_project() -> "ProjectCloud | None":
     if os.name != "posix":
         return None  # There is no local cloud.
-    from batch_transform_cli.project_cloud import FOLDER, running_cloud
+    from batch_transform_cli.local.project_cloud import FOLDER, running_cloud
 
     found = running_cloud(Path.cwd())
     if found is not None and not is_local(found.endpoint):

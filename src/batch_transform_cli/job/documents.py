@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from batch_transform_cli.dry_run import Plan
-from batch_transform_cli.run_advice import Advice
-from batch_transform_cli.run_progress import Progress
-from batch_transform_cli.run_request import local_path
-from batch_transform_cli.run_views import flags
+from batch_transform_cli.job.advice import Advice
+from batch_transform_cli.job.dry_run import Plan
+from batch_transform_cli.job.progress import Progress
+from batch_transform_cli.job.request import local_path
+from batch_transform_cli.job.views import flags
 from transform_engine.job import JobResult
 from transform_engine.spec import JobSpec
 

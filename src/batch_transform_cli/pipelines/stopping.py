@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batch_transform_cli.details import jobs_of, run_named
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipeline_client import Cloud, PipelineClient, Run
+from batch_transform_cli.pipelines.client import Cloud, PipelineClient, Run
+from batch_transform_cli.pipelines.details import jobs_of, run_named
 from batch_transform_cli.screen import counted
 
 _CAUSE = "batch-transform stop"

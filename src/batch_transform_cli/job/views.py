@@ -8,10 +8,10 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from batch_transform_cli.dry_run import Plan
-from batch_transform_cli.run_advice import Advice
-from batch_transform_cli.run_progress import Failure, Progress, clock_time
-from batch_transform_cli.run_request import Member, flag_name
+from batch_transform_cli.job.advice import Advice
+from batch_transform_cli.job.dry_run import Plan
+from batch_transform_cli.job.progress import Failure, Progress, clock_time
+from batch_transform_cli.job.request import Member, flag_name
 from batch_transform_cli.screen import counted, plain_table, printable, size
 
 _ROWS = 20

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from batch_transform_cli.run_inputs import Inputs
+from batch_transform_cli.job.inputs import Inputs
 from transform_engine.errors import BadInput, ObjectFailed
 from transform_engine.object_run import pieces
 from transform_engine.objects import Task

@@ -8,10 +8,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batch_transform_cli.cost import Bill, bill_of, hours, money
-from batch_transform_cli.prices import Prices
+from batch_transform_cli.cost.prices import Prices
+from batch_transform_cli.cost.sums import Bill, bill_of, hours, money
+from batch_transform_cli.cost.usage import KINDS, Usage
 from batch_transform_cli.screen import plain_table, printable, size
-from batch_transform_cli.usage import KINDS, Usage
 
 _NAME_WIDTH = 16  # at least, in a terminal that is too narrow for all columns
 

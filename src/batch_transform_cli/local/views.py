@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from batch_transform_cli.local_session import Event, Ready
+from batch_transform_cli.local.session import Event, Ready
 from batch_transform_cli.screen import printable
 
 _STYLES = {

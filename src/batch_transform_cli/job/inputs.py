@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_transform_cli.errors import JobRefused
-from batch_transform_cli.run_request import local_path
+from batch_transform_cli.job.request import local_path
 from transform_engine.errors import EngineError
 from transform_engine.objects import Task, enumerate_tasks, output_key
 from transform_engine.spec import JobSpec

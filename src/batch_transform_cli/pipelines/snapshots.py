@@ -9,7 +9,7 @@ from typing import Any
 
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.outside import AWS_ERRORS, one_line
-from batch_transform_cli.pipeline_client import (
+from batch_transform_cli.pipelines.client import (
     Cloud,
     Drop,
     Load,
@@ -18,7 +18,7 @@ from batch_transform_cli.pipeline_client import (
     Status,
     jobs_in_progress,
 )
-from batch_transform_cli.redrive import choose
+from batch_transform_cli.pipelines.redrive import choose
 
 _AT_ONCE = 8
 

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from batch_transform_cli.drop_files import Plan
-from batch_transform_cli.drop_follow import Following
-from batch_transform_cli.drop_follow import follow as follow_drops
-from batch_transform_cli.drop_upload import Sent, UploadProgress, existing
-from batch_transform_cli.drop_upload import send as send_uploads
+from batch_transform_cli.drop.files import Plan
+from batch_transform_cli.drop.follow import Following
+from batch_transform_cli.drop.follow import follow as follow_drops
+from batch_transform_cli.drop.upload import Sent, UploadProgress, existing
+from batch_transform_cli.drop.upload import send as send_uploads
 from batch_transform_cli.errors import CommandError, Interrupted
+from batch_transform_cli.job.progress import shown
 from batch_transform_cli.outside import AWS_ERRORS, one_line
-from batch_transform_cli.pipeline_client import Cloud, Drop, PipelineClient
-from batch_transform_cli.run_progress import shown
+from batch_transform_cli.pipelines.client import Cloud, Drop, PipelineClient
 from batch_transform_cli.screen import counted, printable
 
 

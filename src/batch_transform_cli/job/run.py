@@ -16,15 +16,15 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from batch_transform_cli.dry_run import ObjectPlan, plan
 from batch_transform_cli.errors import CommandError, Interrupted, JobRefused
-from batch_transform_cli.run_advice import advise
-from batch_transform_cli.run_documents import job_document, plan_document
-from batch_transform_cli.run_inputs import Inputs, find_inputs, one_file_only, place
-from batch_transform_cli.run_model import containers, wait_for_port
-from batch_transform_cli.run_progress import Progress, shown
-from batch_transform_cli.run_request import local_path
-from batch_transform_cli.run_views import outcome, planned
+from batch_transform_cli.job.advice import advise
+from batch_transform_cli.job.documents import job_document, plan_document
+from batch_transform_cli.job.dry_run import ObjectPlan, plan
+from batch_transform_cli.job.inputs import Inputs, find_inputs, one_file_only, place
+from batch_transform_cli.job.model import containers, wait_for_port
+from batch_transform_cli.job.progress import Progress, shown
+from batch_transform_cli.job.request import local_path
+from batch_transform_cli.job.views import outcome, planned
 from transform_engine.job import JobResult, TransformJob
 from transform_engine.spec import JobSpec, Readings
 from transform_engine.storage import open_storage
@@ -174,7 +174,7 @@ def _find_s3(endpoint: str | None) -> tuple[str | None, str]:
     import boto3
 
     from batch_transform_cli.outside import AWS_ERRORS, one_line
-    from batch_transform_cli.pipeline_client import LOCAL_ACCOUNT, LOCAL_REGION, Cloud, is_local
+    from batch_transform_cli.pipelines.client import LOCAL_ACCOUNT, LOCAL_REGION, Cloud, is_local
 
     try:
         cloud = Cloud(endpoint or os.environ.get(_ENDPOINTS[0]))

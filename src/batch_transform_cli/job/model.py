@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from batch_transform_cli.errors import JobRefused
-from batch_transform_cli.run_request import place_uri
+from batch_transform_cli.job.request import place_uri
 from local_cloud.errors import ImageRefused
 from local_cloud.images import Image, check_directory
 from transform_engine.engines import find_image

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.outside import one_line
-from batch_transform_cli.pipeline_client import Cloud, Drop, PipelineClient, Run
+from batch_transform_cli.pipelines.client import Cloud, Drop, PipelineClient, Run
 
 _NEAR_SHOWN = 3
 _COMPARED = 2000  # names a second or so; in all the others only a part of the name is looked for

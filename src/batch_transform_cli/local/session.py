@@ -12,12 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from batch_transform_cli import views
 from batch_transform_cli.errors import CommandError, Interrupted, PipelineNotFound
-from batch_transform_cli.file_watch import FileWatch
+from batch_transform_cli.local.file_watch import FileWatch
+from batch_transform_cli.local.project_cloud import Claim, Place, claimed
 from batch_transform_cli.outside import AWS_ERRORS, one_line
-from batch_transform_cli.pipeline_client import Cloud, Drop, PipelineClient, Run, Status
-from batch_transform_cli.project_cloud import Claim, Place, claimed
+from batch_transform_cli.pipelines import views
+from batch_transform_cli.pipelines.client import Cloud, Drop, PipelineClient, Run, Status
 from batch_transform_cli.synthesis import settings_of, synthesize
 from local_cloud import LocalCloud, LocalCloudError
 

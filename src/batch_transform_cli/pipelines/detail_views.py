@@ -8,10 +8,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batch_transform_cli.details import Fate, Job, KeyDetails, RunDetails
-from batch_transform_cli.pipeline_client import Drop, Run
+from batch_transform_cli.pipelines.client import Drop, Run
+from batch_transform_cli.pipelines.details import Fate, Job, KeyDetails, RunDetails
+from batch_transform_cli.pipelines.views import status_text, why_not_done
 from batch_transform_cli.screen import counted, duration, plain_table, printable, size
-from batch_transform_cli.views import status_text, why_not_done
 
 _ENDS = ("failed", "waiting", "claimed", "superseded", "done")  # what needs somebody comes first
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from batch_transform_cli.dry_run import Plan
-from batch_transform_cli.run_request import Member
+from batch_transform_cli.job.dry_run import Plan
+from batch_transform_cli.job.request import Member
 from batch_transform_cli.screen import counted, size
 from transform_request.rules import media_type
 

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
-from batch_transform_cli.cost_estimate import Estimate
+from batch_transform_cli.cost.estimate import Estimate
+from batch_transform_cli.cost.prices import Prices
+from batch_transform_cli.cost.usage import Period, Usage
 from batch_transform_cli.errors import BadValue
 from batch_transform_cli.moments import moment
-from batch_transform_cli.pipeline_client import PipelineClient
-from batch_transform_cli.prices import Prices
+from batch_transform_cli.pipelines.client import PipelineClient
 from batch_transform_cli.screen import counted
-from batch_transform_cli.usage import Period, Usage
 
 DEFAULT_DAYS = 30
 _FIRST = datetime(2000, 1, 1, tzinfo=UTC)  # no run is older

@@ -1,0 +1,1 @@
+"""What runs cost, or would: usage, prices, sums."""

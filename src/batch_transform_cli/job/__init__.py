@@ -1,0 +1,1 @@
+"""One transform job on this machine, without a pipeline: `batch-transform run`."""
