@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+from batch_transform_cli.cloud import Cloud
+from batch_transform_cli.pipelines.client import PipelineClient
 from local_cloud import LocalCloud
 
 HERE = Path(__file__).resolve().parent

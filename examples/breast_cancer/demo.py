@@ -25,9 +25,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.outside import AWS_ERRORS, one_line
-from batch_transform_cli.pipelines.client import Cloud, Drop, PipelineClient, Prediction, Status
+from batch_transform_cli.pipelines.client import PipelineClient
+from batch_transform_cli.pipelines.records import Drop, Prediction, Status
 from batch_transform_cli.pipelines.views import watch
 from batch_transform_cli.synthesis import synthesize
 from local_cloud import LocalCloud, LocalCloudError

@@ -17,7 +17,8 @@ from moto import mock_aws
 from moto.sagemaker.models import sagemaker_backends
 
 from batch_transform_cli import entry
-from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+from batch_transform_cli.cloud import Cloud
+from batch_transform_cli.pipelines.client import PipelineClient
 from local_cloud import LocalCloud
 from transform_engine import conformance_model
 from transform_lambdas.drops import Drop

@@ -18,7 +18,8 @@ from batch_transform_cli.drop.files import Plan, Upload, Watched, plan
 from batch_transform_cli.drop.follow import Following, find, follow
 from batch_transform_cli.drop.upload import Sent, UploadProgress, Version, existing, send
 from batch_transform_cli.errors import CommandError, Interrupted
-from batch_transform_cli.pipelines.client import Drop, PipelineClient
+from batch_transform_cli.pipelines.client import PipelineClient
+from batch_transform_cli.pipelines.records import Drop
 from local_cloud import LocalCloud
 from transform_lambdas.drops import Drop as LedgerDrop
 from transform_lambdas.ledger import Ledger

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.local.project_cloud import Place, claimed, running_cloud
-from batch_transform_cli.pipelines.client import Cloud
 from local_cloud import LocalCloud
 
 from .conftest import Ended

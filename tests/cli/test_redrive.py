@@ -10,8 +10,8 @@ import boto3
 import pytest
 
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipelines.client import Drop
 from batch_transform_cli.pipelines.dead_letters import DeadLetters
+from batch_transform_cli.pipelines.records import Drop
 from batch_transform_cli.pipelines.redrive import choose, requests
 from transform_lambdas.backfill import Backfill
 from transform_lambdas.intake import Intake, Receiver

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli.pipelines.client import Run
+from batch_transform_cli.pipelines.records import Run
 from batch_transform_cli.pipelines.runs import Outcome, narrowed
 from batch_transform_cli.pipelines.views import runs_view
 

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from batch_transform_cli.pipelines.client import Cloud
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.pipelines.details import nearest, next_steps
 from transform_lambdas import report
 from transform_lambdas.ledger import Ledger

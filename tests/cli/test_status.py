@@ -10,7 +10,9 @@ import boto3
 import pytest
 from rich.console import Console
 
-from batch_transform_cli.pipelines.client import Cloud, Load, PipelineClient, Status
+from batch_transform_cli.cloud import Cloud
+from batch_transform_cli.pipelines.client import PipelineClient
+from batch_transform_cli.pipelines.records import Load, Status
 from batch_transform_cli.pipelines.snapshots import Seen, Snapshot, Unreadable, look_at_all
 from batch_transform_cli.pipelines.status_views import follow, lines, summary_line
 from batch_transform_cli.pipelines.views import drops_table

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.local.project_cloud import Place
 from batch_transform_cli.local.session import Event, Ready, places_of
 from batch_transform_cli.local.views import Lines
-from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+from batch_transform_cli.pipelines.client import PipelineClient
 from local_cloud import Images
 
 CHECKOUT = Path(__file__).parents[2]

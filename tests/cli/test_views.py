@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipelines.client import Drop, Load, PipelineClient, Run, Status
+from batch_transform_cli.pipelines.client import PipelineClient
+from batch_transform_cli.pipelines.records import Drop, Load, Run, Status
 from batch_transform_cli.pipelines.views import changes, overview, watch
 from batch_transform_cli.screen import duration
 

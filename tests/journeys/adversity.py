@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batch_transform_cli.pipelines.client import Drop, Status
+from batch_transform_cli.pipelines.records import Drop, Status
 from batch_transform_cli.synthesis import synthesize
 from local_cloud import LocalCloud, processes
 from local_cloud.emulator import TEMPORARY

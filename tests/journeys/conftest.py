@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli.pipelines.client import Cloud, Drop, PipelineClient, Status
+from batch_transform_cli.cloud import Cloud
+from batch_transform_cli.pipelines.client import PipelineClient
+from batch_transform_cli.pipelines.records import Drop, Status
 from batch_transform_cli.synthesis import synthesize
 from local_cloud import LocalCloud
 

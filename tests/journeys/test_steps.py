@@ -16,7 +16,7 @@ from batch_transform import (
     TransformSettings,
     TransformStep,
 )
-from batch_transform_cli.pipelines.client import Drop
+from batch_transform_cli.pipelines.records import Drop
 from local_cloud import LocalCloud
 
 from .conftest import Pipeline, deployed, make_image, serving

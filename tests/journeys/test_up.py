@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+from batch_transform_cli.cloud import Cloud
+from batch_transform_cli.pipelines.client import PipelineClient
 
 from .conftest import APP, LIMIT_S, Pipeline, Trace, make_image, serving
 

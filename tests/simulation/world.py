@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from batch_transform_cli.pipelines.client import drop_of
 from batch_transform_cli.pipelines.dead_letters import DeadLetters
+from batch_transform_cli.pipelines.records import drop_of
 from batch_transform_cli.pipelines.redrive import choose, requests
 from tests.simulation.aws import (
     S3,

@@ -15,7 +15,8 @@ def backfill(
     endpoint: Endpoint = None,
 ) -> None:
     """Score what lies in the input bucket already, but for what the pipeline knows."""
-    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.cloud import Cloud
+    from batch_transform_cli.pipelines.client import PipelineClient
 
     client = PipelineClient.find(Cloud(endpoint), pipeline)
     asked = client.backfill(prefix)

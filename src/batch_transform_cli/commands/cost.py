@@ -66,9 +66,10 @@ def used(
         return
     from rich.console import Console
 
+    from batch_transform_cli.cloud import Cloud
     from batch_transform_cli.cost.sums import period, usage_document, usage_notes, usage_of
     from batch_transform_cli.cost.views import usage_view
-    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.client import PipelineClient
 
     now = datetime.now(UTC)
     of = period(since, until, month, now=now)
@@ -228,7 +229,7 @@ def _prices(path: Path | None) -> "Prices | None":
 
 
 def _s3(endpoint: str | None) -> Any:
-    from batch_transform_cli.pipelines.client import Cloud
+    from batch_transform_cli.cloud import Cloud
 
     return Cloud(endpoint).client("s3")
 

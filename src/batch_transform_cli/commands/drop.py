@@ -11,7 +11,7 @@ import typer
 from batch_transform_cli.commands.options import AsJson, Endpoint, Pipeline
 
 if TYPE_CHECKING:
-    from batch_transform_cli.pipelines.client import Drop
+    from batch_transform_cli.pipelines.records import Drop
 
 
 def drop(
@@ -50,10 +50,11 @@ def drop(
     """
     from rich.console import Console
 
+    from batch_transform_cli.cloud import Cloud
     from batch_transform_cli.drop import steps
     from batch_transform_cli.drop.files import plan
     from batch_transform_cli.drop.views import document, outcome_view, plan_view
-    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.client import PipelineClient
 
     cloud = Cloud(endpoint)
     client = PipelineClient.find(cloud, pipeline)

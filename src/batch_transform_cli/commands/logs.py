@@ -15,7 +15,8 @@ def logs(
     newest: Annotated[int, typer.Option(min=1, help="How many lines to show.")] = 50,
 ) -> None:
     """Print what the model server and the agent said in a run's transform jobs."""
-    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.cloud import Cloud
+    from batch_transform_cli.pipelines.client import PipelineClient
 
     client = PipelineClient.find(Cloud(endpoint), pipeline, run_id=run_id)
     lines = client.log_lines(run_id, newest=newest)

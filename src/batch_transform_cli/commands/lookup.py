@@ -17,7 +17,8 @@ def lookup(
     as_json: AsJson = False,
 ) -> None:
     """Print the newest predictions of records: of one as it is, of several after their ids."""
-    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.cloud import Cloud
+    from batch_transform_cli.pipelines.client import PipelineClient
 
     client = PipelineClient.find(Cloud(endpoint), pipeline)
     if len(record_ids) == 1:

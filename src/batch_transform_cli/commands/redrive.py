@@ -35,8 +35,9 @@ def redrive(
     """
     from rich.console import Console
 
+    from batch_transform_cli.cloud import Cloud
     from batch_transform_cli.moments import moment
-    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.client import PipelineClient
     from batch_transform_cli.pipelines.redrive import choose, requests
     from batch_transform_cli.pipelines.views import redrive_view
 

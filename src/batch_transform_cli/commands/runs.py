@@ -33,8 +33,9 @@ def runs(
 
     It reads the whole ledger once.
     """
+    from batch_transform_cli.cloud import Cloud
     from batch_transform_cli.moments import moment
-    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.client import PipelineClient
     from batch_transform_cli.pipelines.views import runs_view
     from batch_transform_cli.screen import console
 

@@ -25,7 +25,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show all there is to know of a run, or of a key and what to do about it."""
-    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.cloud import Cloud
+    from batch_transform_cli.pipelines.client import PipelineClient
     from batch_transform_cli.pipelines.detail_views import key_view, run_view
     from batch_transform_cli.pipelines.details import RunDetails, find
     from batch_transform_cli.screen import console

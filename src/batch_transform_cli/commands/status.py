@@ -41,7 +41,8 @@ def status(
             "--json must stand without --watch, got both; call `batch-transform status --json` "
             "as often as you need it"
         )
-    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.cloud import Cloud
+    from batch_transform_cli.pipelines.client import PipelineClient
     from batch_transform_cli.pipelines.snapshots import (
         Seen,
         Snapshot,

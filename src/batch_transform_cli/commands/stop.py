@@ -23,8 +23,9 @@ def stop(
     Its execution is aborted and its transform job stopped, which leaves no output. Its drops wait
     again, which counts as one of their attempts.
     """
+    from batch_transform_cli.cloud import Cloud
     from batch_transform_cli.pipelines import stopping
-    from batch_transform_cli.pipelines.client import Cloud, PipelineClient
+    from batch_transform_cli.pipelines.client import PipelineClient
 
     cloud = Cloud(endpoint)
     client = PipelineClient.find(cloud, pipeline, run_id=run_id)

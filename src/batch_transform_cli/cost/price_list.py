@@ -7,9 +7,9 @@ from typing import Any
 
 from botocore.exceptions import UnknownRegionError
 
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.cost.prices import Prices
 from batch_transform_cli.errors import BadValue, CommandError
-from batch_transform_cli.pipelines.client import Cloud
 
 _USAGE = "Tsform:"
 """In usage types of transform jobs, before the instance type: `EU-Tsform:ml.m5.large`."""

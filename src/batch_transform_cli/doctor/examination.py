@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ConnectTimeoutError, ProfileNotFound, ReadTimeoutError
 
+from batch_transform_cli.cloud import Cloud, is_local
 from batch_transform_cli.doctor import (
     buckets,
     costs,
@@ -29,7 +30,6 @@ from batch_transform_cli.doctor.needs import needs_of, parameters_of
 from batch_transform_cli.doctor.reader import Absent, Clients, NotAllowed, Reader, clients_of
 from batch_transform_cli.doctor.site import Check, Deployment, Site
 from batch_transform_cli.outside import AWS_ERRORS, one_line
-from batch_transform_cli.pipelines.client import Cloud, is_local
 
 CHECKS: Sequence[Check] = [
     check

@@ -8,8 +8,8 @@ from typing import Any
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.doctor.findings import Place
-from batch_transform_cli.pipelines.client import Cloud
 
 #: Every operation that is ever called, and the permissions that it asks for.
 OPERATIONS: Mapping[str, Sequence[str]] = {

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from batch_transform_cli.drop.upload import Version
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.job.progress import bar, clock_time
-from batch_transform_cli.pipelines.client import Drop
+from batch_transform_cli.pipelines.records import Drop
 from batch_transform_cli.screen import counted, printable
 
 _PAUSE_S = 0.5

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.drop.files import Plan
 from batch_transform_cli.drop.follow import Following
 from batch_transform_cli.drop.follow import follow as follow_drops
@@ -12,7 +13,8 @@ from batch_transform_cli.drop.upload import send as send_uploads
 from batch_transform_cli.errors import CommandError, Interrupted
 from batch_transform_cli.job.progress import shown
 from batch_transform_cli.outside import AWS_ERRORS, one_line
-from batch_transform_cli.pipelines.client import Cloud, Drop, PipelineClient
+from batch_transform_cli.pipelines.client import PipelineClient
+from batch_transform_cli.pipelines.records import Drop
 from batch_transform_cli.screen import counted, printable
 
 

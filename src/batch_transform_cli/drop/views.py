@@ -11,7 +11,7 @@ from rich.text import Text
 
 from batch_transform_cli.drop.files import Plan
 from batch_transform_cli.drop.upload import Sent
-from batch_transform_cli.pipelines.client import Drop
+from batch_transform_cli.pipelines.records import Drop
 from batch_transform_cli.pipelines.views import status_text
 from batch_transform_cli.screen import counted, plain_table, printable, size
 

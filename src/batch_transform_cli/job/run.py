@@ -173,8 +173,8 @@ def _find_s3(endpoint: str | None) -> tuple[str | None, str]:
     # Takes half a second, which jobs with local files need not wait.
     import boto3
 
+    from batch_transform_cli.cloud import LOCAL_ACCOUNT, LOCAL_REGION, Cloud, is_local
     from batch_transform_cli.outside import AWS_ERRORS, one_line
-    from batch_transform_cli.pipelines.client import LOCAL_ACCOUNT, LOCAL_REGION, Cloud, is_local
 
     try:
         cloud = Cloud(endpoint or os.environ.get(_ENDPOINTS[0]))

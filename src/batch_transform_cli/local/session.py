@@ -12,12 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.errors import CommandError, Interrupted, PipelineNotFound
 from batch_transform_cli.local.file_watch import FileWatch
 from batch_transform_cli.local.project_cloud import Claim, Place, claimed
 from batch_transform_cli.outside import AWS_ERRORS, one_line
 from batch_transform_cli.pipelines import views
-from batch_transform_cli.pipelines.client import Cloud, Drop, PipelineClient, Run, Status
+from batch_transform_cli.pipelines.client import PipelineClient
+from batch_transform_cli.pipelines.records import Drop, Run, Status
 from batch_transform_cli.synthesis import settings_of, synthesize
 from local_cloud import LocalCloud, LocalCloudError
 

@@ -1,277 +1,46 @@
 """What a client of a pipeline can know: its drops, its runs, and the prediction of an id.
 
-The one module here that knows the ledger's items (their owner is `transform_lambdas.ledger`) and
-the names under which the construct publishes where everything is. AWS and the local cloud are the
-same to it, but for the address of the HTTP API.
+The one module here that knows the names under which the construct publishes where everything is.
+AWS and the local cloud are the same to it, but for the address of the HTTP API.
 """
 
-import ipaddress
 import json
-import os
 import re
-import sys
-import threading
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-import boto3
 from boto3.dynamodb.conditions import Attr, ConditionBase, Key
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 
+from batch_transform_cli.cloud import Cloud, is_local
 from batch_transform_cli.drop.files import Watched
-from batch_transform_cli.errors import BadValue, CommandError, PipelineNotFound
-from batch_transform_cli.outside import AWS_ERRORS
+from batch_transform_cli.errors import CommandError, PipelineNotFound
 from batch_transform_cli.pipelines.dead_letters import DeadLetters
-
-if TYPE_CHECKING:
-    from batch_transform_cli.local.project_cloud import ProjectCloud
+from batch_transform_cli.pipelines.records import (
+    Drop,
+    Load,
+    Prediction,
+    Run,
+    Status,
+    drop_of,
+    prediction_of,
+    run_of,
+)
 
 PARAMETERS = "/batch-transform/"
-OPEN_DROPS = ("waiting", "claimed")
-SLOT_RUNS = ("claiming", "claimed", "running")
-OPEN_RUNS = (*SLOT_RUNS, "settled")
-
 _IS_DROP = Attr("sk").begins_with("drop#")
 _RUN_ID = re.compile(r"(.+)-\d{8}t\d{6}-[0-9a-f]{6}")
 _JOB_LOGS = "/aws/sagemaker/TransformJobs"
-LOCAL_ACCOUNT = "000000000000"
-LOCAL_REGION = "us-east-1"
-"""Where a local cloud has what names no account and region."""
-AWS = "aws"
-"""The endpoint that is none: AWS, whatever else there is."""
-
-_CONNECT_LIMIT_S = 10
-_READ_LIMIT_S = 30
-_LOCAL_READ_LIMIT_S = 20  # a busy machine's
 _LOOKUP_LIMIT_S = 35  # the API itself gives up after 30
 _IDS_AT_ONCE = 100  # the API takes no more
 _PROBLEM = "application/problem+json"  # what the lookup function answers; the gateway's is not
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drop:
-    """One version of one uploaded object, as the ledger knows it.
-
-    :ivar waiting_since: when it began to wait, or to wait again; empty if it does not wait.
-    :ivar failed_at: when it was given up; empty if it was not.
-    :ivar ended_at: when it was done, given up or superseded; empty if it can still change.
-    :ivar output_key: of its predictions, in the output bucket; empty if it is not done.
-    """
-
-    key: str
-    status: str
-    size: int
-    attempts: int
-    run_id: str
-    dropped_at: str
-    reason: str
-    order: str
-    waiting_since: str
-    failed_at: str
-    ended_at: str = ""
-    output_key: str = ""
-    etag: str = ""
-    version_id: str = ""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can still change."""
-        return self.status in OPEN_DROPS
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """One batch on its way, as the ledger knows it.
-
-    :ivar execution: the name of the execution that has it now; empty while it claims its drops.
-    :ivar finishes: how many executions were to end it after its own had died.
-    """
-
-    run_id: str
-    status: str
-    drops: int
-    outcome: str
-    done: int
-    failed: int
-    waiting: int
-    opened_at: str
-    ended_at: str
-    execution: str = ""
-    finishes: int = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can still change."""
-        return self.status in OPEN_RUNS
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its execution has begun and its drops are not settled."""
-        return self.status == "running"
-
-    @property
-    def has_slot(self) -> bool:
-        """Whether it keeps another run from beginning."""
-        return self.status in SLOT_RUNS
-
-    def took_s(self, now: datetime) -> int:
-        """Return for how many seconds it was open, or has been."""
-        ended = datetime.fromisoformat(self.ended_at) if self.ended_at else now
-        return max(0, round((ended - datetime.fromisoformat(self.opened_at)).total_seconds()))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
-    """All drops and runs of a pipeline at one moment, the oldest first."""
-
-    drops: list[Drop]
-    runs: list[Run]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Load:
-    """How far a pipeline is behind, and with how much at once it works.
-
-    :ivar oldest_waiting_s: for how many seconds the drop waits that waits longest.
-    :ivar slots: how many runs may be in flight.
-    :ivar running_jobs: transform jobs; fewer than runs when the account's quota is reached.
-    """
-
-    waiting: int
-    oldest_waiting_s: int
-    slots: int
-    slots_free: int
-    running_jobs: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
-    """What the pipeline last said of one id."""
-
-    record_id: str
-    prediction: Any
-    dropped_at: str
-    source_key: str
-    run_id: str
-
-
-class Cloud:
-    """Where the clients look: AWS as the user's environment says, or one endpoint.
-
-    :param endpoint: of a local cloud, or AWS. Default: what AWS_ENDPOINT_URL says, else the cloud
-        that `up` runs for the project of the working directory, which a line on stderr then says,
-        else AWS.
-    :param place: of a local cloud: account and region. Default: what the environment says, or where
-        the project's pipelines are.
-    :ivar is_of_project: whether it is the project's, and was not asked for.
-    """
-
-    def __init__(
-        self, endpoint: str | None = None, *, place: tuple[str, str] | None = None
-    ) -> None:
-        asked = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
-        found = None if asked else _cloud_of_project()
-        self.is_of_project = found is not None
-        self.endpoint = found.endpoint if found else None if asked == AWS else asked
-        if self.endpoint is not None and not _is_url(self.endpoint):
-            raise BadValue(
-                f"the endpoint must be a URL such as http://127.0.0.1:4566, or {AWS}, got "
-                f"{self.endpoint!r}; copy the one that `batch-transform up` printed"
-            )
-        if self.endpoint is not None and is_local(self.endpoint):
-            # Who is not on this machine now will not be a few retries later.
-            self._config = Config(
-                connect_timeout=_CONNECT_LIMIT_S,
-                read_timeout=_LOCAL_READ_LIMIT_S,
-                retries={"total_max_attempts": 2},
-            )
-            account, region = place or _asked_place()
-            if found:
-                account, region = found.place(account, region)
-                _say_where(found, account, region)
-            # A user's own credentials have no business here, and may not even exist.
-            self.session = boto3.Session(
-                aws_access_key_id=account or LOCAL_ACCOUNT,
-                aws_secret_access_key="local",
-                region_name=region or LOCAL_REGION,
-            )
-        else:
-            # The AWS CLI reads both variables, boto3 only AWS_DEFAULT_REGION.
-            self.session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
-            self._config = Config(
-                connect_timeout=_CONNECT_LIMIT_S,
-                read_timeout=_READ_LIMIT_S,
-                retries={"mode": "standard", "total_max_attempts": 3},
-                # Else its clients would take AWS_ENDPOINT_URL.
-                ignore_configured_endpoint_urls=asked == AWS,
-            )
-        self._lock = threading.Lock()
-        self._clients: dict[str, Any] = {}
-        self._resources: dict[str, Any] = {}
-
-    @property
-    def where(self) -> str:
-        """Where it looks, as a person would say it."""
-        if self.endpoint is None:
-            return f"AWS region {self.session.region_name}"
-        if not is_local(self.endpoint):
-            return self.endpoint
-        account = self.session.get_credentials().access_key
-        return (
-            f"{self.endpoint} in account {account}, region {self.session.region_name} "
-            "(AWS_ACCESS_KEY_ID and AWS_REGION choose)"
-        )
-
-    def client(self, service: str) -> Any:
-        """Return the client of an AWS service, which threads may share."""
-        with self._lock:  # a session is not for several threads at once
-            if service not in self._clients:
-                self._clients[service] = self._made(self.session.client, service)
-            return self._clients[service]
-
-    def client_in(self, service: str, *, account: str, region: str, config: Config) -> Any:
-        """Return a new client in another place.
-
-        :param account: which a local cloud knows by the access key; AWS by the credentials.
-        :param config: goes before this cloud's own.
-        """
-        local = self.endpoint is not None and is_local(self.endpoint)
-        whose = {"aws_access_key_id": account, "aws_secret_access_key": "local"} if local else {}
-        with self._lock:
-            return self.session.client(
-                service,
-                region_name=region or None,
-                endpoint_url=self.endpoint,
-                config=self._config.merge(config),
-                **whose,
-            )
-
-    def resource(self, service: str) -> Any:
-        """Return the resource of an AWS service; each thread must make what it uses of it."""
-        with self._lock:
-            if service not in self._resources:
-                self._resources[service] = self._made(self.session.resource, service)
-            return self._resources[service]
-
-    def _made(self, make: Callable[..., Any], service: str) -> Any:
-        try:
-            return make(service, endpoint_url=self.endpoint, config=self._config)
-        except AWS_ERRORS:
-            raise
-        except ValueError as error:  # such as AWS_ENDPOINT_URL_SSM that is no URL
-            raise CommandError(
-                f"the settings of AWS must be usable, got: {error}; correct AWS_ENDPOINT_URL_* and "
-                "your AWS configuration"
-            ) from error
 
 
 class PipelineClient:
@@ -394,7 +163,7 @@ class PipelineClient:
         # Besides drops and runs the table has heads, slots and marks, which are dispatch's own.
         for item in self._items(Attr("sk").eq("run") | _IS_DROP):
             if item["sk"] == "run":
-                runs.append(_run(item))
+                runs.append(run_of(item))
             else:
                 drops.append(drop_of(item))
         return Status(
@@ -412,14 +181,14 @@ class PipelineClient:
 
     def runs(self) -> list[Run]:
         """Return every run, the oldest first. It reads the whole table."""
-        found = [_run(item) for item in self._items(Attr("sk").eq("run"))]
+        found = [run_of(item) for item in self._items(Attr("sk").eq("run"))]
         return sorted(found, key=lambda run: run.opened_at)
 
     def run(self, run_id: str) -> Run | None:
         """Return the run of that id; None if there is none."""
         key = {"pk": f"run#{run_id}", "sk": "run"}
         found = self._ledger.get_item(Key=key, ConsistentRead=True)
-        return _run(found["Item"]) if "Item" in found else None
+        return run_of(found["Item"]) if "Item" in found else None
 
     def drops_of(self, run_id: str) -> list[Drop]:
         """Return the drops that the run was the last to have. It reads the whole table."""
@@ -493,7 +262,7 @@ class PipelineClient:
         reply = self._call("GET", f"?id={quote(record_id, safe='')}")
         if reply.status == 404 and reply.is_problem:
             return None
-        return _prediction(reply.json())
+        return prediction_of(reply.json())
 
     def lookup_many(self, record_ids: Iterable[str]) -> dict[str, Prediction | None]:
         """Ask the HTTP API for the newest predictions of ids; None for those that have none.
@@ -505,7 +274,7 @@ class PipelineClient:
         for start in range(0, len(ids), _IDS_AT_ONCE):
             body = json.dumps({"ids": ids[start : start + _IDS_AT_ONCE]})
             for entry in self._call("POST", body=body.encode()).json()["predictions"]:
-                found[entry["id"]] = _prediction(entry)
+                found[entry["id"]] = prediction_of(entry)
         return found
 
     def _call(self, method: str, query: str = "", body: bytes | None = None) -> "_Reply":
@@ -592,54 +361,6 @@ def jobs_in_progress(cloud: Cloud, words: str | None = None) -> list[str]:
     ]
 
 
-def drop_of(item: Mapping[str, Any]) -> Drop:
-    """Read the ledger's item."""
-    return Drop(
-        key=item["object_key"],
-        status=item["drop_status"],
-        size=int(item["size"]),
-        attempts=int(item["attempts"]),
-        run_id=item.get("run_id", ""),
-        dropped_at=item["dropped_at"],
-        reason=item.get("reason", ""),
-        order=item["ordering"],
-        waiting_since=item.get("due", ""),
-        failed_at=item.get("ended_at", "") if item["drop_status"] == "failed" else "",
-        ended_at=item.get("ended_at", ""),
-        output_key=item.get("prediction_key", ""),
-        etag=item["etag"],
-        version_id=item["version_id"],
-    )
-
-
-def _run(item: Mapping[str, Any]) -> Run:
-    result = item.get("result", {})
-    counts = result.get("counts", {})
-    return Run(
-        run_id=item["run_id"],
-        status=item["run_status"],
-        drops=int(item.get("drops", 0)),
-        outcome=result.get("outcome", ""),
-        done=int(counts.get("done", 0)),
-        failed=int(counts.get("failed", 0)),
-        waiting=int(counts.get("waiting", 0)),
-        opened_at=item["opened_at"],
-        ended_at=item.get("closed_at", ""),
-        execution=item.get("execution", ""),
-        finishes=int(item.get("finishes", 0)),
-    )
-
-
-def _prediction(entry: Mapping[str, Any]) -> Prediction:
-    return Prediction(
-        record_id=entry["id"],
-        prediction=entry["prediction"],
-        dropped_at=entry["dropped_at"],
-        source_key=entry["source_key"],
-        run_id=entry["run_id"],
-    )
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Reply:
     """What the lookup API, or the gateway before it, answered."""
@@ -674,58 +395,3 @@ def _send(call: urllib.request.Request) -> _Reply:
         raise CommandError(
             f"the lookup API must answer at {call.full_url}, got {error}; is the cloud running?"
         ) from error
-
-
-def _cloud_of_project() -> "ProjectCloud | None":
-    if os.name != "posix":
-        return None  # There is no local cloud.
-    from batch_transform_cli.local.project_cloud import FOLDER, running_cloud
-
-    found = running_cloud(Path.cwd())
-    if found is not None and not is_local(found.endpoint):
-        raise CommandError(
-            f"the local cloud of {found.project} must be on this machine, got {found.endpoint}; "
-            f"see who wrote {FOLDER} there, or name --endpoint"
-        )
-    return found
-
-
-def _asked_place() -> tuple[str, str]:
-    """Return the account and the region that the environment asks of a local cloud, or empty."""
-    account = os.environ.get("AWS_ACCESS_KEY_ID", "")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
-    return account if _is_account(account) else "", region
-
-
-def _say_where(cloud: "ProjectCloud", account: str, region: str) -> None:
-    """Let nobody take the project's cloud for AWS."""
-    which = (
-        f", account {account}, region {region} (AWS_ACCESS_KEY_ID and AWS_REGION choose)"
-        if len(cloud.places) > 1
-        else ""
-    )
-    said = f"local cloud at {cloud.endpoint}, of `batch-transform up` in {cloud.project}{which}"
-    print(said, file=sys.stderr)
-
-
-def is_local(url: str) -> bool:
-    """Whether a URL is of this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
-        # The port is read only when asked for.
-        return is_address and parts.port != 0 and not re.search(r"[^!-~]", text)
-    except ValueError:
-        return False
-
-
-def _is_account(text: str) -> bool:
-    return len(text) == 12 and text.isdecimal()

@@ -8,8 +8,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batch_transform_cli.pipelines.client import Drop, Run
 from batch_transform_cli.pipelines.details import Fate, Job, KeyDetails, RunDetails
+from batch_transform_cli.pipelines.records import Drop, Run
 from batch_transform_cli.pipelines.views import status_text, why_not_done
 from batch_transform_cli.screen import counted, duration, plain_table, printable, size
 

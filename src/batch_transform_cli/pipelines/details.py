@@ -13,9 +13,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.outside import one_line
-from batch_transform_cli.pipelines.client import Cloud, Drop, PipelineClient, Run
+from batch_transform_cli.pipelines.client import PipelineClient
+from batch_transform_cli.pipelines.records import Drop, Run
 
 _NEAR_SHOWN = 3
 _COMPARED = 2000  # names a second or so; in all the others only a part of the name is looked for

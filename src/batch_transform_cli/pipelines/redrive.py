@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipelines.client import Drop
+from batch_transform_cli.pipelines.records import Drop
 
 _DROPS_AT_ONCE = 20  # with the longest keys, ten such messages are below SQS's 256 KB a call
 

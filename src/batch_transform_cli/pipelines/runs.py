@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command's options need the outcomes, and no boto3
-    from batch_transform_cli.pipelines.client import Run
+    from batch_transform_cli.pipelines.records import Run
 
 
 class Outcome(StrEnum):

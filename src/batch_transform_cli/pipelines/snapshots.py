@@ -7,17 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.outside import AWS_ERRORS, one_line
-from batch_transform_cli.pipelines.client import (
-    Cloud,
-    Drop,
-    Load,
-    PipelineClient,
-    Run,
-    Status,
-    jobs_in_progress,
-)
+from batch_transform_cli.pipelines.client import PipelineClient, jobs_in_progress
+from batch_transform_cli.pipelines.records import Drop, Load, Run, Status
 from batch_transform_cli.pipelines.redrive import choose
 
 _AT_ONCE = 8

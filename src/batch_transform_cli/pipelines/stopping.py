@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipelines.client import Cloud, PipelineClient, Run
+from batch_transform_cli.pipelines.client import PipelineClient
 from batch_transform_cli.pipelines.details import jobs_of, run_named
+from batch_transform_cli.pipelines.records import Run
 from batch_transform_cli.screen import counted
 
 _CAUSE = "batch-transform stop"

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from batch_transform_cli.errors import CommandError
-from batch_transform_cli.pipelines.client import Drop, Load, PipelineClient, Run, Status
+from batch_transform_cli.pipelines.client import PipelineClient
+from batch_transform_cli.pipelines.records import Drop, Load, Run, Status
 from batch_transform_cli.pipelines.redrive import Choice, choose
 from batch_transform_cli.screen import counted, duration, minute, plain_table, printable, size
 

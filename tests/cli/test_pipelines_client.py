@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import boto3
 import pytest
 
+from batch_transform_cli.cloud import Cloud
 from batch_transform_cli.entry import app
 from batch_transform_cli.errors import CommandError, PipelineNotFound
-from batch_transform_cli.pipelines.client import Cloud, Load, PipelineClient
+from batch_transform_cli.pipelines.client import PipelineClient
+from batch_transform_cli.pipelines.records import Load
 from transform_lambdas.ledger import Ledger
 
 
