@@ -19,8 +19,9 @@ from local_cloud import LocalCloud
 
 HERE = Path(__file__).resolve().parent
 _FUNCTIONS = ("intake", "dispatch", "settle", "index")
-_LIMIT_S = 3600
+_LIMIT_S = 4 * 3600
 _LOOK_S = 2
+_LOOKS_SHARE = 0.02  # A look reads the whole ledger, and what is measured waits meanwhile.
 
 
 def main(assembly: Path, folder: Path, sizes: list[int]) -> dict[str, Any]:
@@ -83,13 +84,14 @@ def _drop(
         list(pool.map(put, range(size)))
     uploaded_s = time.monotonic() - began
     while True:
+        looked = time.monotonic()
         status = client.status()
         counts = Counter(drop.status for drop in status.drops)
         if counts["done"] == before + size and not any(run.is_open for run in status.runs):
             break
         if counts["failed"] or time.monotonic() - began > _LIMIT_S:
             raise AssertionError(f"every drop must be done within {_LIMIT_S} s, got {counts}")
-        time.sleep(_LOOK_S)
+        time.sleep(max(_LOOK_S, (time.monotonic() - looked) / _LOOKS_SHARE))
     took_s = time.monotonic() - began
     return {"uploaded_s": uploaded_s, "took_s": took_s, "drops_per_s": size / took_s}
 
