@@ -260,7 +260,8 @@ def check(status: Status, fault: Fault) -> None:
 def last_words(client: PipelineClient) -> list[str]:
     """Return the last lines that the newest run's model server and agent logged."""
     runs = client.status().runs
-    return client.log_lines(runs[-1].run_id, newest=12) if runs else []
+    lines = client.log_lines(runs[-1].run_id, newest=12) if runs else []
+    return [line.message for line in lines]
 
 
 def look(client: PipelineClient, record_id: str) -> Prediction:

@@ -54,7 +54,7 @@ def test_a_server_that_never_answers_ping_is_given_up_and_its_last_words_are_sho
     assert drop.status == "failed"
     assert "Model container failed to respond to ping" in drop.reason
     said = never_ready.client.log_lines(drop.run_id, newest=20)
-    assert any("loading a model that never ends to load" in line for line in said)
+    assert any("loading a model that never ends to load" in line.message for line in said)
 
 
 def test_a_file_of_which_the_server_leaves_rows_out_is_not_done_and_the_others_are(

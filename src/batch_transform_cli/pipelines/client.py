@@ -11,7 +11,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -26,6 +26,7 @@ from batch_transform_cli.pipelines.dead_letters import DeadLetters
 from batch_transform_cli.pipelines.records import (
     Drop,
     Load,
+    LogLine,
     Prediction,
     Run,
     Status,
@@ -239,7 +240,7 @@ class PipelineClient:
         told: dict[str, Any] = json.load(got["Body"])
         return told
 
-    def log_lines(self, run_id: str, *, newest: int) -> list[str]:
+    def log_lines(self, run_id: str, *, newest: int) -> list[LogLine]:
         """Return the newest lines that the model servers and the agents of a run's jobs logged."""
         logs = self._cloud.client("logs")
         events = []
@@ -252,7 +253,14 @@ class PipelineClient:
         except logs.exceptions.ResourceNotFoundException:
             pass  # SageMaker makes the group when the first job has something to say.
         events.sort(key=lambda event: event["timestamp"])
-        return [event["message"] for event in events[-newest:]]
+        return [
+            LogLine(
+                at=f"{datetime.fromtimestamp(event['timestamp'] / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}",
+                stream=event["logStreamName"],
+                message=event["message"],
+            )
+            for event in events[-newest:]
+        ]
 
     def lookup(self, record_id: str) -> Prediction | None:
         """Ask the HTTP API for the newest prediction of an id; None if it has none.

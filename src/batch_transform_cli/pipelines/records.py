@@ -120,6 +120,19 @@ class Prediction:
     run_id: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogLine:
+    """What a model server or an agent said.
+
+    :ivar at: in UTC.
+    :ivar stream: job and instance, and container if there are several.
+    """
+
+    at: str
+    stream: str
+    message: str
+
+
 def drop_of(item: Mapping[str, Any]) -> Drop:
     """Read the ledger's item."""
     return Drop(
