@@ -4,6 +4,7 @@ import os
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _WIDTH_OF_FILES = 200
 
@@ -14,6 +15,11 @@ def console() -> Console:
     if not found.is_terminal and "COLUMNS" not in os.environ:
         found.width = _WIDTH_OF_FILES
     return found
+
+
+def unfolded(text: str) -> Text:
+    """Return a line that stays one in what is copied from a narrow terminal: it names a place."""
+    return Text(text, no_wrap=True, overflow="ignore")
 
 
 def plain_table() -> Table:

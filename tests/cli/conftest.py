@@ -29,6 +29,12 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
+def no_width_of_whoever_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines fold as for a user whose output goes to a program."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def no_cloud_of_the_checkout(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

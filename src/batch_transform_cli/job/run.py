@@ -111,7 +111,8 @@ def run_job(order: Order) -> int:
                 detail=result.detail,
                 output=place(order.output),
                 log_dir=spec.log_dir,
-            )
+            ),
+            crop=False,
         )
     return {"Completed": 0, "Failed": 1, "Stopped": Interrupted.exit_code}[result.status]
 

@@ -12,7 +12,7 @@ from batch_transform_cli.job.advice import Advice
 from batch_transform_cli.job.dry_run import Plan
 from batch_transform_cli.job.progress import Failure, Progress, clock_time
 from batch_transform_cli.job.request import Member, flag_name
-from batch_transform_cli.screen import counted, plain_table, printable, size
+from batch_transform_cli.screen import counted, plain_table, printable, size, unfolded
 
 _ROWS = 20
 _LOG_LINES = 12
@@ -54,9 +54,9 @@ def outcome(
             parts.append(_indented(_lines(detail.splitlines()[-_LOG_LINES:])))
         parts.append("")
     if progress.done and status != "Stopped":
-        parts.append(Text(f"outputs in {printable(output)}"))
+        parts.append(unfolded(f"outputs in {printable(output)}"))
     if log_dir is not None:
-        parts.append(Text(f"logs in {printable(log_dir)}"))
+        parts.append(unfolded(f"logs in {printable(log_dir)}"))
     elif status == "Failed":
         parts.append(Text("--log-dir DIR keeps the logs of the next run"))
     return Group(*parts)
