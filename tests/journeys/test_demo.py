@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import Trace
 
 DEMO = Path(__file__).parents[2] / "examples" / "breast_cancer" / "demo.py"
@@ -55,6 +57,8 @@ def test_a_kept_cloud_says_what_to_try_and_answers_until_ctrl_c(trace: Trace) ->
             said.append(line)
             if "Ctrl-C ends the cloud" in line:
                 break
+        else:
+            pytest.fail(f"the cloud must be kept, got {said} and {process.communicate()}")
         tries = [line.split() for line in said if line.startswith("  aws ")]
         assert [words[1] for words in tries] == ["s3", "s3", "dynamodb"]
         (own,) = [line for line in said if "batch-transform lookup" in line]
