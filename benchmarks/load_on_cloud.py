@@ -78,7 +78,7 @@ def _drop(
 
     def put(number: int) -> None:
         key = f"{client.input_prefix}{name}/{number:06}.csv"
-        s3.put_object(Bucket=client.input_bucket, Key=key, Body=b"%d,2,3\n" % number)
+        s3.put_object(Bucket=client.input_bucket, Key=key, Body=b"%d,2,3\n" % (number % 100))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(put, range(size)))
@@ -90,7 +90,11 @@ def _drop(
         if counts["done"] == before + size and not any(run.is_open for run in status.runs):
             break
         if counts["failed"] or time.monotonic() - began > _LIMIT_S:
-            raise AssertionError(f"every drop must be done within {_LIMIT_S} s, got {counts}")
+            reasons = Counter(drop.reason.partition(": ")[2] for drop in status.drops)
+            raise AssertionError(
+                f"every drop must be done within {_LIMIT_S} s, got {counts}; "
+                f"{reasons.most_common(5)}"
+            )
         time.sleep(max(_LOOK_S, (time.monotonic() - looked) / _LOOKS_SHARE))
     took_s = time.monotonic() - began
     return {"uploaded_s": uploaded_s, "took_s": took_s, "drops_per_s": size / took_s}
