@@ -1,6 +1,6 @@
 """The chance that a customer leaves, from months, support calls and monthly charge."""
 
-from math import exp
+from math import tanh
 
 
 def predict(body: bytes) -> bytes:
@@ -9,4 +9,5 @@ def predict(body: bytes) -> bytes:
 
 
 def score(months: float, calls: float, charge: float) -> float:
-    return 1 / (1 + exp(0.08 * months - 0.6 * calls - 0.01 * charge))
+    # The logistic function, in a form that cannot overflow.
+    return 0.5 + 0.5 * tanh((0.6 * calls + 0.01 * charge - 0.08 * months) / 2)
