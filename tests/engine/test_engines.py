@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -84,23 +85,25 @@ class _Podman:
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> _Podman:
+def podman() -> Iterator[_Podman]:
     for program, package in (("podman", "podman"), ("runc", "runc"), ("gcc", "gcc")):
         if shutil.which(program) is None:
             _impossible(f"needs {program}; on Debian: apt install {package}")
-    home = tmp_path_factory.mktemp("podman")
-    folders = [f"--{kind}={home / kind}" for kind in ("root", "runroot", "tmpdir")]
-    podman = _Podman(command=("podman", *folders, *_GLOBAL), program=str(home / "serve"))
-    _do("gcc", "-static", "-O1", "-Wall", "-Werror", "-o", podman.program, str(_SERVER))
-    (home / "Dockerfile").write_text(
-        f'FROM scratch\nENV HOME_OF_TEST={home}\nCOPY serve /serve\nENTRYPOINT ["/serve"]\n'
-    )
-    (home / "Empty").write_text("FROM scratch\nCOPY Empty /\n")
-    build = (*podman.command, "build", "--quiet", "--tag")
-    _do(*build, _PLAIN, ".", cwd=home)
-    _do(*build, _BINDS, "--label", f"{BINDS_LABEL}=true", ".", cwd=home)
-    _do(*build, _EMPTY, "--file", "Empty", ".", cwd=home)
-    return podman
+    # Podman takes no runroot that is longer than 50 characters, as pytest's folders may be.
+    with tempfile.TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        folders = [f"--{kind}={home / kind}" for kind in ("root", "runroot", "tmpdir")]
+        podman = _Podman(command=("podman", *folders, *_GLOBAL), program=str(home / "serve"))
+        _do("gcc", "-static", "-O1", "-Wall", "-Werror", "-o", podman.program, str(_SERVER))
+        (home / "Dockerfile").write_text(
+            f'FROM scratch\nENV HOME_OF_TEST={home}\nCOPY serve /serve\nENTRYPOINT ["/serve"]\n'
+        )
+        (home / "Empty").write_text("FROM scratch\nCOPY Empty /\n")
+        build = (*podman.command, "build", "--quiet", "--tag")
+        _do(*build, _PLAIN, ".", cwd=home)
+        _do(*build, _BINDS, "--label", f"{BINDS_LABEL}=true", ".", cwd=home)
+        _do(*build, _EMPTY, "--file", "Empty", ".", cwd=home)
+        yield podman
 
 
 @pytest.fixture(scope="module", params=["host", "bridge"])

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -47,24 +48,26 @@ def _end(cloud: LocalCloud, name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+def podman() -> Iterator[tuple[str, ...]]:
     """Podman with storage of its own, which has the image `from-scratch:1`."""
     for program in ("podman", "runc", "gcc"):
         if shutil.which(program) is None:
             _impossible(f"needs {program}; on Debian: apt install {program}")
-    home = tmp_path_factory.mktemp("podman")
-    command = (
-        "podman",
-        *(f"--{kind}={home / kind}" for kind in ("root", "runroot", "tmpdir")),
-        *GLOBAL,
-    )
-    _do("gcc", "-static", "-O1", "-o", "serve", str(SERVER), cwd=home)
-    (home / "Dockerfile").write_text(
-        "FROM scratch\nLABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true\n"
-        'COPY serve /serve\nENTRYPOINT ["/serve"]\n'
-    )
-    _do(*command, "build", "--quiet", "--tag", "from-scratch:1", ".", cwd=home)
-    return command
+    # Podman takes no runroot that is longer than 50 characters, as pytest's folders may be.
+    with tempfile.TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        command = (
+            "podman",
+            *(f"--{kind}={home / kind}" for kind in ("root", "runroot", "tmpdir")),
+            *GLOBAL,
+        )
+        _do("gcc", "-static", "-O1", "-o", "serve", str(SERVER), cwd=home)
+        (home / "Dockerfile").write_text(
+            "FROM scratch\nLABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true\n"
+            'COPY serve /serve\nENTRYPOINT ["/serve"]\n'
+        )
+        _do(*command, "build", "--quiet", "--tag", "from-scratch:1", ".", cwd=home)
+        yield command
 
 
 @pytest.fixture(scope="module")
