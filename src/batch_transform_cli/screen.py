@@ -17,6 +17,11 @@ def console() -> Console:
     return found
 
 
+def can_redraw(console: Console) -> bool:
+    """Whether what it shows can be replaced; else it is told in lines."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 def unfolded(text: str) -> Text:
     """Return a line that stays one in what is copied from a narrow terminal: it names a place."""
     return Text(text, no_wrap=True, overflow="ignore")

@@ -270,7 +270,7 @@ def usage_of(client: PipelineClient, of: Period, *, now: datetime) -> Usage:
 
     :raises CommandError: a report cannot be read.
     """
-    known = client.status().runs
+    known = client.runs()
     runs = [run for run in known if of.has(run.opened_at)]
     open_runs = [run.run_id for run in runs if run.is_open]
     ended = [run.run_id for run in runs if not run.is_open]

@@ -15,7 +15,7 @@ from batch_transform_cli.job.progress import shown
 from batch_transform_cli.outside import AWS_ERRORS, one_line
 from batch_transform_cli.pipelines.client import PipelineClient
 from batch_transform_cli.pipelines.records import Drop
-from batch_transform_cli.screen import counted, printable
+from batch_transform_cli.screen import can_redraw, counted, printable
 
 
 def look(cloud: Cloud, client: PipelineClient, plan: Plan) -> dict[str, int | None]:
@@ -64,7 +64,7 @@ def follow(
     console = Console(stderr=True, highlight=False)
 
     def say(line: str) -> None:
-        if not console.is_terminal or console.is_dumb_terminal:
+        if not can_redraw(console):
             console.print(line, soft_wrap=True, markup=False)
 
     try:

@@ -12,7 +12,7 @@ from rich.text import Text
 from batch_transform_cli.drop.files import Plan
 from batch_transform_cli.drop.upload import Sent
 from batch_transform_cli.pipelines.records import Drop
-from batch_transform_cli.pipelines.views import status_text
+from batch_transform_cli.pipelines.views import status_text, why_not_done
 from batch_transform_cli.screen import counted, plain_table, printable, size
 
 _SHOWN = 20
@@ -65,7 +65,7 @@ def outcome_view(drops: Mapping[str, Drop | None], *, bucket: str) -> Renderable
     known = [drop for drop in drops.values() if drop is not None]
     known.sort(key=lambda drop: (drop.status not in _FIRST, drop.key))
     for drop in known[:_SHOWN]:
-        told = drop.output_key or drop.reason.removeprefix(f"{drop.key}: ")
+        told = drop.output_key or why_not_done(drop)
         table.add_row(Text(printable(drop.key)), status_text(drop.status), Text(printable(told)))
     counts = Counter("not taken yet" if drop is None else drop.status for drop in drops.values())
     lines = [

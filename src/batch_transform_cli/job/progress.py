@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from batch_transform_cli.screen import counted, size
+from batch_transform_cli.screen import can_redraw, counted, size
 
 _REDRAW_S = 0.1
 _LINE_S = 10.0
@@ -211,7 +211,7 @@ class Shown(Protocol):
 def shown(progress: Shown, console: Console) -> Iterator[Callable[[], None]]:
     """Give what shows the progress, as often as you call it but not more often than helps."""
     last = progress.clock()
-    redraws = console.is_terminal and not console.is_dumb_terminal
+    redraws = can_redraw(console)
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def show() -> None:

@@ -240,6 +240,12 @@ class PipelineClient:
         told: dict[str, Any] = json.load(got["Body"])
         return told
 
+    def reported_drops(self, run_id: str) -> Iterator[dict[str, Any]]:
+        """Yield what the report of a run that is settled tells of each drop."""
+        key = f"reports/{run_id}.drops.jsonl"
+        lines = self._s3.get_object(Bucket=self.output_bucket, Key=key)["Body"].iter_lines()
+        yield from map(json.loads, lines)
+
     def log_lines(self, run_id: str, *, newest: int) -> list[LogLine]:
         """Return the newest lines that the model servers and the agents of a run's jobs logged."""
         logs = self._cloud.client("logs")

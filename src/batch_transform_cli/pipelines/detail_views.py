@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from batch_transform_cli.pipelines.details import Fate, Job, KeyDetails, RunDetails
-from batch_transform_cli.pipelines.records import Drop, Run
-from batch_transform_cli.pipelines.views import status_text, why_not_done
-from batch_transform_cli.screen import counted, duration, plain_table, printable, size
+from batch_transform_cli.pipelines.records import Drop
+from batch_transform_cli.pipelines.views import status_text, took, why_not_done
+from batch_transform_cli.screen import counted, plain_table, printable, size
 
 _ENDS = ("failed", "waiting", "claimed", "superseded", "done")  # what needs somebody comes first
 
@@ -25,7 +25,7 @@ def run_view(found: RunDetails, newest: int, *, now: datetime) -> RenderableType
     facts = {
         "status": status_text(run.outcome or run.status),
         "began": run.opened_at,
-        "took": _took(run, now),
+        "took": took(run, now),
         "drops": _drops_line(found),
     }
     if report is not None:
@@ -82,11 +82,6 @@ def _facts(facts: Mapping[str, str]) -> Table:
     return table
 
 
-def _took(run: Run, now: datetime) -> str:
-    seconds = duration(run.took_s(now))
-    return seconds if run.ended_at else f"{seconds} so far"
-
-
 def _drops_line(found: RunDetails) -> str:
     run = found.run
     if not run.outcome:
@@ -115,7 +110,7 @@ def _fates_table(drops: Sequence[Fate], newest: int) -> Table:
     table.add_column("status", no_wrap=True)
     table.add_column("predictions, or why there are none", overflow="fold")
     for drop in sorted(drops, key=lambda drop: _ENDS.index(drop.status))[:newest]:
-        told = drop.output or (drop.reason or "").removeprefix(f"{drop.key}: ")
+        told = drop.output or why_not_done(drop)
         status = status_text(drop.status)
         table.add_row(Text(printable(drop.key)), size(drop.size), status, Text(printable(told)))
     if len(drops) > newest:

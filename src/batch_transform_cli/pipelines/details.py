@@ -4,7 +4,6 @@ Of a run that is settled its report tells most (docs/reports.md); before, the le
 """
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -151,7 +150,7 @@ def run_details(cloud: Cloud, client: PipelineClient, run: Run) -> RunDetails:
         run=run,
         outputs=None if run.outcome else client.outputs_of(run),
         jobs=jobs_of(cloud, run) if report is None else [_job(job) for job in report["jobs"]],
-        drops=_drops(client, run) if report is None else _reported_drops(cloud, client, run),
+        drops=_drops(client, run) if report is None else _reported_drops(client, run),
         links=_links(client, run),
         report=report,
         no_report=no_report,
@@ -220,10 +219,7 @@ def _report(client: PipelineClient, run: Run) -> tuple[Mapping[str, Any] | None,
     return report, None if report else "somebody has removed it"
 
 
-def _reported_drops(cloud: Cloud, client: PipelineClient, run: Run) -> list[Fate]:
-    lines = cloud.client("s3").get_object(
-        Bucket=client.output_bucket, Key=f"reports/{run.run_id}.drops.jsonl"
-    )["Body"]
+def _reported_drops(client: PipelineClient, run: Run) -> list[Fate]:
     return [
         Fate(
             key=told["key"],
@@ -233,7 +229,7 @@ def _reported_drops(cloud: Cloud, client: PipelineClient, run: Run) -> list[Fate
             reason=told["reason"],
             output=_uri(client.output_bucket, told["output_key"]) if told["output_key"] else None,
         )
-        for told in map(json.loads, lines.iter_lines())
+        for told in client.reported_drops(run.run_id)
     ]
 
 
@@ -268,13 +264,11 @@ def jobs_of(cloud: Cloud, run: Run) -> list[Job]:
         NameContains=f"{run.run_id}-s", SortBy="CreationTime", SortOrder="Descending"
     )
     return [
-        _job(
-            {
-                "name": summary["TransformJobName"],
-                "status": summary["TransformJobStatus"],
-                "failure_reason": summary.get("FailureReason"),
-                **_instances(sagemaker, summary["TransformJobName"]),
-            }
+        Job(
+            name=summary["TransformJobName"],
+            status=summary["TransformJobStatus"],
+            failure_reason=summary.get("FailureReason"),
+            **_instances(sagemaker, summary["TransformJobName"]),
         )
         for page in pages
         for summary in page["TransformJobSummaries"]

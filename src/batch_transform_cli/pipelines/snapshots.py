@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from batch_transform_cli.cloud import Cloud
@@ -17,7 +18,7 @@ from batch_transform_cli.pipelines.redrive import choose
 _AT_ONCE = 8
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """One pipeline at one moment.
 
@@ -48,7 +49,7 @@ class Snapshot:
         """The runs whose jobs have begun, the oldest first."""
         return [run for run in self.status.runs if run.is_running]
 
-    @property
+    @cached_property  # a sort of the whole ledger, which several parts of a picture ask for
     def failures(self) -> list[Drop]:
         """What was given up and has no newer version, in the order in which it failed."""
         return choose(self.status.drops).drops

@@ -16,9 +16,18 @@ from rich.text import Text
 
 from batch_transform_cli.errors import CommandError
 from batch_transform_cli.pipelines.client import PipelineClient
+from batch_transform_cli.pipelines.details import Fate
 from batch_transform_cli.pipelines.records import Drop, Load, Run, Status
 from batch_transform_cli.pipelines.redrive import Choice, choose
-from batch_transform_cli.screen import counted, duration, minute, plain_table, printable, size
+from batch_transform_cli.screen import (
+    can_redraw,
+    counted,
+    duration,
+    minute,
+    plain_table,
+    printable,
+    size,
+)
 
 _STYLES = {
     "waiting": "yellow",
@@ -102,9 +111,9 @@ def drops_table(drops: Sequence[Drop], newest: int) -> Table:
     return table
 
 
-def why_not_done(drop: Drop) -> str:
+def why_not_done(drop: Drop | Fate) -> str:
     """Return the reason of a drop without its key, which stands beside it."""
-    return drop.reason.removeprefix(f"{drop.key}: ")
+    return (drop.reason or "").removeprefix(f"{drop.key}: ")
 
 
 def runs_table(runs: Sequence[Run], newest: int, *, now: datetime | None = None) -> Table:
@@ -125,7 +134,7 @@ def runs_table(runs: Sequence[Run], newest: int, *, now: datetime | None = None)
         counts = [
             str(count) if run.outcome else "" for count in (run.done, run.failed, run.waiting)
         ]
-        times = [] if now is None else [minute(run.opened_at), _took(run, now)]
+        times = [] if now is None else [minute(run.opened_at), took(run, now)]
         status = status_text(run.outcome or run.status)
         table.add_row(run.run_id, str(run.drops), *counts, status, *times)
     return table
@@ -141,9 +150,10 @@ def runs_view(runs: Sequence[Run], newest: int, *, now: datetime) -> RenderableT
     return table
 
 
-def _took(run: Run, now: datetime) -> str:
-    seconds = run.took_s(now)
-    return duration(seconds) if run.ended_at else f"{duration(seconds)} so far"
+def took(run: Run, now: datetime) -> str:
+    """Return how long a run was open, or is so far."""
+    seconds = duration(run.took_s(now))
+    return seconds if run.ended_at else f"{seconds} so far"
 
 
 def redrive_view(choice: Choice, letters: Mapping[str, int], *, dry_run: bool) -> RenderableType:
@@ -221,7 +231,7 @@ def redrawn(
     console: Console, say: Callable[[str], None]
 ) -> Iterator[Callable[[RenderableType, Iterable[str]], None]]:
     """Give what shows a picture in the place of the last on a terminal; elsewhere it says lines."""
-    redraws = console.is_terminal and not console.is_dumb_terminal
+    redraws = can_redraw(console)
     with Live(console=console, auto_refresh=False, transient=False) as live:
 
         def show(picture: RenderableType, lines: Iterable[str]) -> None:
