@@ -5,8 +5,8 @@ sent again on a fresh one, which is no retry. No redirects, no content coding, a
 llhttp reads. See reference/model-servers.md.
 
 Made for a hundred thousand small requests a second: an exchange costs no task, no future and no
-timer, and a reply that comes in one piece is parsed without a look at its headers. `post` calls
-back; `call` is the same for who would rather wait.
+timer, and a small reply is parsed without a look at its headers. `post` calls back; `call` is the
+same for who would rather wait.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ _HEADS_KEPT = 4096
 _HEADERS_BYTES = 1 << 20
 # Larger bodies may still be on their way when the server answers.
 _AT_ONCE_BYTES = 64 * 1024
+_QUICK_BYTES = 64 * 1024
 _NO_BODY = b""
 _TURNS, _TURN_S = 64, 0.001
 
@@ -263,6 +264,7 @@ class _Connection(asyncio.Protocol):
         self._transport: Any = None
         self._reader: _QuickReader | _CarefulReader = _QuickReader()
         self._quick = not tell_types
+        self._come = _NO_BODY  # Of a reply that is not whole, as far as only a quick reader knows.
         self._head = self._body = _NO_BODY
         self._large = self._streaming = False
         self._writable: asyncio.Event | None = None
@@ -356,15 +358,16 @@ class _Connection(asyncio.Protocol):
                 reader.whole = reader.neat = False
                 self.waiter = None
                 self._used = True
+                self._come = _NO_BODY
                 self._idle.append(self)
                 pieces = reader.pieces
                 body = pieces.pop() if len(pieces) == 1 else reader.body()
                 waiter.replied(reader.status, body, None)
                 return
             if not (reader.whole or reader.careful):
-                # It has more than one piece: who reads on must know how it ends.
-                self._reader = reader = _CarefulReader()
-                reader.feed(data)
+                self._come += data  # No copy of the first piece, and mostly there are but two.
+                if len(self._come) > _QUICK_BYTES:
+                    reader = self._read_carefully()
         except httptools.HttpParserUpgrade:
             reader.whole = False
             self._broken("the server switched protocols")
@@ -379,11 +382,18 @@ class _Connection(asyncio.Protocol):
         elif isinstance(reader, _CarefulReader) and reader.headers_bytes > _HEADERS_BYTES:
             self._broken(f"the reply has more than {_HEADERS_BYTES} bytes of headers")
 
+    def _read_carefully(self) -> "_CarefulReader":
+        """Read again, with its headers, what has come of a reply, and the rest of it likewise."""
+        self._reader = reader = _CarefulReader()
+        reader.feed(self._come)
+        self._come = _NO_BODY
+        return reader
+
     def _replied(self, waiter: Waiter, reader: "_QuickReader | _CarefulReader") -> None:
         status, body, content_type = reader.status, reader.body(), reader.content_type
         self.waiter = None
         self._used = True
-        self._body = _NO_BODY
+        self._body = self._come = _NO_BODY
         # A reply that came before the body was read leaves the connection in between requests; of
         # refusals nobody can tell, since the body may lie unread in the kernel.
         if (
@@ -421,9 +431,10 @@ class _Connection(asyncio.Protocol):
             self._writable.set()
         if error is not None and self.waiter is not None:
             self._read_the_rest()
-        waiter, reader = self.waiter, self._reader
+        waiter = self.waiter
         if waiter is None:
             return
+        reader = self._read_carefully() if self._come else self._reader
         if error is None and isinstance(reader, _CarefulReader) and reader.ends_with_connection:
             self._replied(waiter, reader)  # A body without a length ends with its connection.
         else:
@@ -451,7 +462,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _QuickReader:
-    """Reads replies that come in one piece each; looks at no header."""
+    """Reads replies one after the other; looks at no header."""
 
     careful = False
     content_type: str | None = None
@@ -502,7 +513,7 @@ class _QuickReader:
 
 
 class _CarefulReader(_QuickReader):
-    """Reads one reply of any number of pieces, and its headers."""
+    """Reads one reply of any size, and its headers."""
 
     careful = True
 

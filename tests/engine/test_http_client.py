@@ -1,6 +1,7 @@
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import pairwise
 
 import pytest
 import uvloop
@@ -43,15 +44,21 @@ async def _request(reader: asyncio.StreamReader) -> tuple[str, bytes]:
     return head, await reader.readexactly(int(length[0].split()[1]) if length else 0)
 
 
-def _answering(answer: bytes, *, times: int = 100) -> Talk:
+def _answering(answer: bytes, *, times: int = 100, cuts: Sequence[int] = ()) -> Talk:
+    """Answer requests; with `cuts` in pieces, of which each is received by itself."""
+    places = [0, *(cut % len(answer) for cut in cuts), len(answer)]
+    pieces = [answer[start:end] for start, end in pairwise(places)]
+
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(times):
             try:
                 await _request(reader)
             except asyncio.IncompleteReadError:
                 return
-            writer.write(answer)
-            await writer.drain()
+            for number, piece in enumerate(pieces):
+                await asyncio.sleep(0.005 if number else 0)
+                writer.write(piece)
+                await writer.drain()
 
     return talk
 
@@ -104,7 +111,10 @@ async def _post(client: HttpClient, body: bytes = b"x", timeout_s: float = 5) ->
         ),
     ],
 )
-def test_what_servers_answer_is_read(answer: bytes, status: int, body: bytes) -> None:
+@pytest.mark.parametrize("cuts", [(), (5,), (-1,), (5, 20, -2, -1)], ids=lambda cuts: f"cuts{cuts}")
+def test_what_servers_answer_is_read(
+    answer: bytes, status: int, body: bytes, cuts: Sequence[int]
+) -> None:
     async def use(client: HttpClient) -> None:
         for _ in range(2):
             reply = await _post(client)
@@ -112,14 +122,48 @@ def test_what_servers_answer_is_read(answer: bytes, status: int, body: bytes) ->
 
     # After a refusal nobody knows whether the body was read.
     connections = 1 if status < 400 else 2
-    assert asyncio.run(_with_server(_answering(answer), use)) == connections
+    assert asyncio.run(_with_server(_answering(answer, cuts=cuts), use)) == connections
 
 
-def test_a_body_without_a_length_ends_with_its_connection() -> None:
+@pytest.mark.parametrize("length", [13, 200_000])
+@pytest.mark.parametrize("cuts", [(), (10,), (-7, -3)], ids=lambda cuts: f"cuts{cuts}")
+def test_a_body_without_a_length_ends_with_its_connection(length: int, cuts: Sequence[int]) -> None:
+    body = b"%-*d" % (length, 1)
+
     async def use(client: HttpClient) -> None:
-        assert (await _post(client)).body == b"until the end"
+        for _ in range(2):
+            assert (await _post(client)).body == body
 
-    asyncio.run(_with_server(_answering(b"HTTP/1.1 200 OK\r\n\r\nuntil the end", times=1), use))
+    answering = _answering(b"HTTP/1.1 200 OK\r\n\r\n" + body, times=1, cuts=cuts)
+    assert asyncio.run(_with_server(answering, use)) == 2
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-",
+    ],
+)
+@pytest.mark.parametrize("cuts", [(), (12,), (-2,)], ids=lambda cuts: f"cuts{cuts}")
+def test_fails_when_the_connection_ends_before_the_reply_does(
+    begun: bytes, cuts: Sequence[int]
+) -> None:
+    async def use(client: HttpClient) -> None:
+        with pytest.raises(NoReply, match="the server closed the connection"):
+            await _post(client)
+
+    assert asyncio.run(_with_server(_answering(begun, times=1, cuts=cuts), use)) == 1
+
+
+def test_large_replies_come_in_pieces_on_one_connection() -> None:
+    async def use(client: HttpClient) -> None:
+        for _ in range(3):
+            assert (await _post(client)).body == b"x" * 1_000_000
+
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+    assert asyncio.run(_with_server(_answering(answer), use)) == 1
 
 
 def test_a_request_on_a_connection_that_went_stale_is_sent_again_on_a_fresh_one() -> None:
