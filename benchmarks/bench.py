@@ -90,11 +90,13 @@ class Bench:
         check: Callable[[Path], None],
         requests: int,
         unanswered: int = 0,
+        keep: Path | None = None,
     ) -> Run:
         """Run the engine, count its requests and check its outputs.
 
         :param requests: how many the server must have answered.
         :param unanswered: it let some hang, at least one and at most so many.
+        :param keep: a folder for the outputs, which otherwise are removed.
         :raises BenchmarkError: the engine fails, or its requests or outputs are others.
         """
         before = server.answered()
@@ -108,7 +110,10 @@ class Bench:
                 )
             check(output)
         finally:
-            shutil.rmtree(output)
+            if keep is None:
+                shutil.rmtree(output)
+            else:
+                output.rename(keep / output.name)
         return run
 
 
