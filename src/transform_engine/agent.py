@@ -8,6 +8,7 @@ not at all.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from transform_engine.objects import Task, enumerate_tasks, output_key, read_sha
 from transform_engine.records import Recipe
 from transform_engine.servers import ModelServers
 from transform_engine.settings import Settings, settings_for
+from transform_engine.small_files import ON_THEIR_WAY
 from transform_engine.spec import InstanceSpec
-from transform_engine.storage import Output, Storage, StorageFailed, split_uri
+from transform_engine.storage import LOCAL, Output, Storage, StorageFailed, split_uri
 from transform_engine.workload import Workload
 
 Event = Mapping[str, Any]
@@ -30,6 +32,8 @@ _FAILURES_IN_DETAIL = 5
 _REASON_LENGTH = 2000
 _PROGRESS_S = 0.5
 _END_SEEN_S = 0.5
+# Large outputs, which take memory, may be among them.
+_UPLOADS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,7 +205,8 @@ class _Agent:
             storage=self._storage,
             clients=clients,
             output_of=self._output_of,
-            on_end=lambda run, failure: self._object_ended(run, failure, progress),
+            ending=ON_THEIR_WAY if self._out_bucket == LOCAL else _UPLOADS,
+            on_end=partial(self._object_ended, progress),
         )
         telling = asyncio.create_task(self._tell_progress(work))
         try:
@@ -230,33 +235,37 @@ class _Agent:
         )
 
     def _object_ended(
-        self, run: ObjectRun, failure: ObjectFailed | None, progress: _Progress
+        self, progress: _Progress, run: ObjectRun, failure: ObjectFailed | None
     ) -> None:
-        task, key = run.task, output_key(self._out_prefix, run.task.relative)
-        event: dict[str, Any] = {"event": "object", "key": task.key, "ok": failure is None}
+        task, output, reason = run.task, None, {}
         if failure is None:
+            output = output_key(self._out_prefix, task.relative)
             progress.done.append(task)
-            progress.outputs.append(key)
-            event["output"] = key
+            progress.outputs.append(output)
         else:
             for line in failure.lines:
                 self._log.agent(agent_line(f"{task.name}: {line}"))
             progress.failed += 1
             progress.lost = progress.lost or isinstance(failure, NoAnswer)
             progress.failure_reason = progress.failure_reason or failure.failure_reason
-            reason = failure.reason[:_REASON_LENGTH]
+            reason = {"reason": failure.reason[:_REASON_LENGTH]}
             if progress.failed <= _FAILURES_IN_DETAIL:
-                progress.told.append(f"{task.name}: {reason}")
-            event |= {"output": None, "reason": reason}
-        event |= {
-            "bytes": run.bytes_read,
-            "records": run.records,
-            "records_estimated": run.records_estimated,
-            "done": len(progress.done),
-            "failed": progress.failed,
-            "total": progress.total,
-        }
-        self._on_event(event)
+                progress.told.append(f"{task.name}: {reason['reason']}")
+        self._on_event(
+            {
+                "event": "object",
+                "key": task.key,
+                "ok": failure is None,
+                "output": output,
+                **reason,
+                "bytes": run.bytes_read,
+                "records": run.records,
+                "records_estimated": run.records_estimated,
+                "done": len(progress.done),
+                "failed": progress.failed,
+                "total": progress.total,
+            }
+        )
 
     async def _result(self, progress: _Progress, servers: ModelServers) -> InstanceResult:
         counts: Any = {

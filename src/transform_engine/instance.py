@@ -25,7 +25,7 @@ from transform_engine.agent import Event, InstanceResult, internal_error, run_in
 from transform_engine.data_log import CloudWatchLog, FileLog, LogSink, NoLog
 from transform_engine.errors import INTERNAL_ERROR, InstanceFailed
 from transform_engine.spec import InstanceSpec
-from transform_engine.storage import open_storage
+from transform_engine.storage import open_storage, small_files
 
 _TOGETHER_S = 0.05
 # malloc.h; 32 MiB is the most that the first one takes.
@@ -81,8 +81,12 @@ async def _run(spec: InstanceSpec, printer: _Printer, *, end_with_stdin: bool) -
     log: LogSink = NoLog()
     try:
         log = _open_log(spec)
-        storage = open_storage(spec.job)
-        return await run_instance(spec, storage=storage, log=log, stop=stop, on_event=printer)
+        small = small_files(spec.job)
+        storage = open_storage(spec.job, small)
+        try:
+            return await run_instance(spec, storage=storage, log=log, stop=stop, on_event=printer)
+        finally:
+            await small.close()
     except InstanceFailed as failure:
         return InstanceResult(
             ok=False, failure_reason=failure.failure_reason, detail=failure.detail

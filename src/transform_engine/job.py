@@ -185,6 +185,9 @@ class TransformJob:
         request = self._spec.request
         stopped = result.status == "Stopped"
         lost = [each.folder for each in self._instances if each.was_killed or stopped]
+        for each in self._instances:
+            if each.was_killed:
+                each.wait_for_the_rest()  # Which may still make files.
         keys = [key for each in results for key in each.outputs]
         if lost:
             storage = open_storage(self._spec)
@@ -354,6 +357,14 @@ class _Instance:
         except EngineError:
             return  # They cannot be looked up any more; their number is known.
 
+    def wait_for_the_rest(self) -> None:
+        """Wait until what it has started has ended, too."""
+        # The servers of a killed instance are ended by their keepers, which takes its time.
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._lifeline, selectors.EVENT_READ)
+            if not selector.select(self._spec.job.server_stop_timeout_s + _MARGIN_S):
+                _LOG.warning("a process of %s does not end", self.folder)
+
     def clean_up(self) -> None:
         """End what is left of it, with all that it started."""
         assert self._process.stdin is not None
@@ -364,11 +375,7 @@ class _Instance:
         self._reader.join(10)
         self._process.stdin.close()
         self._process.stdout.close()
-        # The servers of a killed instance are ended by their keepers, which takes its time.
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._lifeline, selectors.EVENT_READ)
-            if not selector.select(self._spec.job.server_stop_timeout_s + _MARGIN_S):
-                _LOG.warning("a process of %s does not end", self.folder)
+        self.wait_for_the_rest()
         os.close(self._lifeline)
         shutil.rmtree(self.folder, ignore_errors=True)
 

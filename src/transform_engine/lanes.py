@@ -1,7 +1,11 @@
 """The requests that may be open at a time, and what each goes through: containers, tries, time.
 
-A lane is the permit for one open request. A free lane takes the next payload by itself, so that no
-task and no queue stands between a reply and the next request.
+A lane is the permit for one open request. A lane whose reply has come takes the next payload of the
+same object by itself, so that no task and no queue stands between a reply and the next request. If
+there is none, it waits until the event loop has seen to all replies that are there: then all free
+lanes take payloads, and after that send them. Objects that are one request each are opened, sent
+and written a dozen at a time so, and a model server that had fallen asleep is woken once for each
+dozen.
 """
 
 import asyncio
@@ -67,14 +71,28 @@ class Lanes:
         self.idle = [_Lane(self) for _ in range(settings.max_concurrent)]
         self._lanes = [*self.idle]
         self._watch: asyncio.TimerHandle | None = None
+        self._will_wake = False
+
+    def wake_soon(self) -> None:
+        """Let free lanes look for payloads, once the replies that are there are seen to."""
+        if not self._will_wake:
+            self._will_wake = True
+            asyncio.get_running_loop().call_soon(self.wake)
 
     def wake(self) -> None:
         """Let free lanes look for payloads."""
+        self._will_wake = False
         if self._watch is None:
             self._look()
+        idle, given = self.idle, []
         try:
-            while self.idle and self.idle.pop().next():
-                pass  # A lane that finds nothing is idle again, and the others would find nothing.
+            while idle and (taken := self.take()) is not None:
+                lane = idle.pop()
+                lane.give(*taken)
+                given.append((lane, taken[1]))
+            for lane, payload in given:
+                if lane.payload is payload:  # Its object may have failed meanwhile.
+                    lane.send()
         except Exception as error:
             self.broke(error)
 
@@ -84,7 +102,7 @@ class Lanes:
             if lane.payload is payload:
                 lane.abandon()
                 self.idle.append(lane)
-                asyncio.get_running_loop().call_soon(self.wake)
+                self.wake_soon()
 
     def close(self) -> None:
         """Give up everything; no payload is taken any more."""
@@ -124,33 +142,37 @@ class _Lane:
         self._chunks: asyncio.Task[None] | None = None
         self.deadline = 0.0
 
-    def next(self, again: Payload | None = None) -> bool:
-        """Send the next payload, or the same one `again`; without one the lane is idle."""
-        payload = again
+    def give(self, sender: Sender, payload: Payload) -> None:
+        """Take charge of a payload, to be sent in a moment."""
+        self._sender, self.payload = sender, payload
+        self._tries_left = self._max_retries
+
+    def next(self) -> bool:
+        """Send the next payload of the same object; without one the lane is idle."""
+        payload = self.payload = self._sender.take()
         if payload is None:
-            # Who had the last one mostly has another one.
-            payload = None if self._sender is None else self._sender.take()
-            if payload is None:
-                taken = self._lanes.take()
-                if taken is None:
-                    self._sender = None
-                    self._lanes.idle.append(self)
-                    return False
-                self._sender, payload = taken
-            self.payload = payload
-            self._tries_left = self._max_retries
+            self._sender = None
+            self._lanes.idle.append(self)
+            self._lanes.wake_soon()
+            return False
+        self._tries_left = self._max_retries
+        self.send()
+        return True
+
+    def send(self) -> None:
+        """Send the payload to the first container, whether for the first time or again."""
+        payload = self.payload
         self._stage = 0
         self.deadline = time.monotonic() + self._timeout_s
         if self._chunked:
             opened = payload.open if isinstance(payload, StreamedPayload) else payload.body
             self._send_chunks(opened, self._content_type)
-            return True
+            return
         body = payload.body
         if self._idle:
             self._idle.pop().send(self._heads[len(body)], body, self)
         else:
             self._clients[0].post(self._heads, body, self)
-        return True
 
     def _send_chunks(self, body: Body, content_type: str | None) -> None:
         headers = {"Content-Type": content_type} if content_type else {}
@@ -191,7 +213,7 @@ class _Lane:
                     self._sender.weigh(payload)
                 self._sender.deliver()
                 if self.next() and self._lanes.idle:
-                    self._lanes.wake()  # A reply may make room for more than one payload.
+                    self._lanes.wake_soon()  # A reply may make room for more than one payload.
             else:
                 self._hand_on(body, content_type)
         except Exception as error:
@@ -226,7 +248,7 @@ class _Lane:
     def _again(self, failure: ObjectFailed) -> None:
         if self._tries_left:
             self._tries_left -= 1
-            self.next(self.payload)
+            self.send()
         else:
             self._end(failure)
 

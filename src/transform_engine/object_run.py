@@ -7,9 +7,10 @@ memory does not grow with the object.
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from itertools import chain
+from typing import Any
 
 from transform_engine.errors import BadInput, ObjectFailed
 from transform_engine.lanes import Lanes, StreamedPayload
@@ -23,6 +24,7 @@ from transform_engine.storage import (
     Storage,
     must_be_unchanged,
     open_file,
+    read_small,
 )
 
 # Records that are cut one by one take far more memory than their bytes.
@@ -35,6 +37,7 @@ _GATHERED_BYTES = 4096  # A larger one is written at once.
 _SAMPLE_BYTES = 16 * 1024
 _KEPT_BYTES = 32 * 2**20
 _COUNTED_BYTES = 256 * 2**20
+_NO_BATCH: Iterator[Any] = iter(())
 
 
 async def pieces(
@@ -67,6 +70,7 @@ async def pieces(
 class ObjectRun:
     """Transforms one object; `on_end` is called once, with why it failed or None.
 
+    :param window: how many of its payloads may be sent, or wait for the reply of an earlier one.
     :ivar bytes_read: of the object as it is stored.
     :ivar records: how many of its records have their reply; `records_estimated` says whether that
         is told by samples, since lines that are sent together are not counted.
@@ -82,9 +86,9 @@ class ObjectRun:
     _ready_bytes = 0
     _room: asyncio.Event | None = None
     _all_read = False
-    _background: asyncio.Task[None] | None = None
-    _batches: Iterator[Iterable[Payload]] = iter(())
-    _batch: Iterator[Payload] = iter(())
+    _background: asyncio.Future[None] | None = None
+    _batches: Iterator[Iterable[Payload]] = _NO_BATCH
+    _batch: Iterator[Payload] = _NO_BATCH
     _path: str | None = None
     _is_streamed = _all_taken = _over = False
 
@@ -97,6 +101,7 @@ class ObjectRun:
         storage: Storage,
         output: Output,
         lanes: Lanes,
+        window: int,
         on_end: Callable[["ObjectRun", ObjectFailed | None], None],
     ) -> None:
         self.task = task
@@ -106,7 +111,7 @@ class ObjectRun:
         self._output = output
         self._lanes = lanes
         self._on_end = on_end
-        self._window = _window(settings, recipe)
+        self._window = window
         self._waiting: deque[Payload] = deque()  # In order, from the first without a reply.
         self._gathered: list[bytes] = []
         self._reads_replies = recipe.reads_replies
@@ -169,7 +174,7 @@ class ObjectRun:
         self._waiting.clear()
         self._ready = None
         self._next = _nothing
-        self._batch, self._batches = iter(()), iter(())  # Closes the file.
+        self._batch = self._batches = _NO_BATCH  # Closes the file.
         if self._background is not None:
             self._background.cancel()
         self._output.discard()
@@ -255,19 +260,19 @@ class ObjectRun:
             if visible is None:
                 self._end(None)
             else:
-                self._background = asyncio.create_task(self._commit(visible))
+                self._background = visible
+                visible.add_done_callback(self._committed)
 
-    async def _commit(self, visible: Awaitable[None]) -> None:
-        try:
-            await visible
-        except ObjectFailed as failure:
-            self.fail(failure)
-        except Exception as error:
-            # Whatever a storage raises: this object has no output, and the others may.
-            self.fail(self._unwritable(error))
-        else:
+    def _committed(self, visible: asyncio.Future[None]) -> None:
+        if visible.cancelled():
+            return
+        error = visible.exception()
+        if error is None:
             self._background = None
             self._end(None)
+        else:
+            # Whatever a storage raises: this object has no output, and the others may.
+            self.fail(error if isinstance(error, ObjectFailed) else self._unwritable(error))
 
     def fail(self, failure: ObjectFailed, payload: Payload | None = None) -> None:
         """Give the object up; its output does not appear.
@@ -308,6 +313,9 @@ class ObjectRun:
         """Read a file whose content is one payload, or none."""
         self._all_taken = True
         assert self._path is not None
+        if not self._settings.gzip and (body := read_small(self._path, CHUNK_BYTES)) is not None:
+            self.bytes_read = len(body)
+            return self._recipe.pack_whole(body)
         batches = self._of_file(self._path, self._recipe.packer())
         payloads = [*chain.from_iterable(batches)]
         return payloads[0] if payloads else None
@@ -421,14 +429,14 @@ class ObjectRun:
                     await self._put((StreamedPayload(b"", records=0, open=self._pieces),))
                     return
 
-    def _unwritable(self, error: Exception) -> ObjectFailed:
+    def _unwritable(self, error: BaseException) -> ObjectFailed:
         return BadInput(
             f"the output {self.task.relative}.out must be writable, got {error!r}; "
             "check the output path"
         )
 
 
-def _window(settings: Settings, recipe: Recipe) -> int:
+def window(settings: Settings, recipe: Recipe) -> int:
     """Return how many payloads of an object are sent, or wait for the reply of an earlier one."""
     enough = 2 * settings.max_concurrent + 2
     if recipe.keeps_bodies and settings.limit_bytes is not None:

@@ -206,13 +206,17 @@ class WholePacker:
 
     def end(self) -> Iterable[Payload]:
         """Give the object."""
-        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        payload = self.pack(b"".join(self._pieces))
+        return () if payload is None else (payload,)
+
+    def pack(self, body: bytes) -> Payload | None:
+        """Return the payload of an object that was read whole; None if it is empty."""
         if not body:
-            return ()
+            return None
         sent = body if self._prepare is None else self._prepare(body)
         if self._limit is not None and len(sent) > self._limit:
             raise too_large("the object", len(sent), self._limit)
-        return (Payload(sent, (body,) if self._keep else None),)
+        return Payload(sent, (body,) if self._keep else None)
 
 
 def _longest(limit: int | None, *, filtered: bool) -> int | None:

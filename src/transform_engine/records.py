@@ -32,6 +32,7 @@ class Recipe:
 
     :ivar can_stream: an object's bytes go out as they come in: in chunks, and nothing reads them.
     :ivar keeps_bodies: `output` needs the body of a payload again.
+    :ivar pack_whole: makes the payload of an object that is not split and was read whole.
 
     Made once a job; a filter that cannot work is told by `check`, since it fails each object.
     """
@@ -64,6 +65,7 @@ class Recipe:
         plain = not (settings.inference_id or settings.readings.changes_json)
         self._input_members = self._members(self._input, self._input_rows) if plain else None
         self._output_members = self._members(self._output, self._output_rows) if plain else None
+        self.pack_whole = self._whole_packer().pack
 
     def _path(self, expression: str) -> Path:
         try:
@@ -111,12 +113,7 @@ class Recipe:
         """Return what cuts and packs one object."""
         settings, readings = self._settings, self._settings.readings
         if settings.split == "None":
-            return WholePacker(
-                prepare=self._prepare_whole if self.filters_input or settings.join else None,
-                keep=settings.join,
-                limit=settings.limit_bytes,
-                filtered=self.filters_input,
-            )
+            return self._whole_packer()
         if self._packs_lines:
             assert settings.limit_bytes is not None
             read = self._read_lines if settings.join else None
@@ -129,6 +126,15 @@ class Recipe:
             limit=settings.limit_bytes,
             filtered=self.filters_input,
             trim=settings.split == "Line" and not readings.line_feed_after_last_record,
+        )
+
+    def _whole_packer(self) -> WholePacker:
+        settings = self._settings
+        return WholePacker(
+            prepare=self._prepare_whole if self.filters_input or settings.join else None,
+            keep=settings.join,
+            limit=settings.limit_bytes,
+            filtered=self.filters_input,
         )
 
     def _splitter(self) -> Splitter:

@@ -458,8 +458,11 @@ class S3Output:
         except OSError as error:
             raise not_writable(self._scratch, error) from error
 
-    async def commit(self) -> None:
+    def commit(self) -> "asyncio.Future[None]":
         """Upload the content."""
+        return asyncio.create_task(self._upload())
+
+    async def _upload(self) -> None:
         if self._file is None:
             await self._storage.put(*self._place, bytes(self._start), self._kms_key_id)
             return

@@ -4,6 +4,7 @@ Outputs become visible in one step, or never: a file beside its place that is re
 of what was gathered (see `s3`). What a place cannot do is a `StorageFailed` that says what to do.
 """
 
+import asyncio
 import contextlib
 import errno
 import functools
@@ -15,12 +16,13 @@ import shutil
 import stat
 import urllib.parse
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 from transform_engine.errors import ObjectFailed
+from transform_engine.small_files import SMALL_BYTES, SmallFiles
 from transform_engine.spec import JobSpec
 
 CHUNK_BYTES = 1 << 20
@@ -130,8 +132,8 @@ class Output(Protocol):
     def write(self, data: bytes) -> None:
         """Append."""
 
-    def commit(self) -> Awaitable[None] | None:
-        """Make it visible; done on return, or once what is returned is awaited."""
+    def commit(self) -> "asyncio.Future[None] | None":
+        """Make it visible; done on return, or once what is returned is done."""
 
     def discard(self) -> None:
         """Leave nothing of it, unless it is visible already; may be called at any time."""
@@ -154,38 +156,41 @@ class LocalOutput:
     """A file in the making: appears under its name when it is whole.
 
     :param mark: how the names of a writer's files in the making start, see `in_the_making`.
+    :param small: who may make it if it is small.
     """
 
-    __slots__ = ("_buffer", "_file", "_mark", "_path", "_temporary")
+    __slots__ = ("_file", "_gathered", "_mark", "_path", "_size", "_small", "_temporary")
 
-    def __init__(self, path: str, mark: str) -> None:
+    def __init__(self, path: str, mark: str, small: SmallFiles | None = None) -> None:
         self._path = path
         self._mark = mark
-        self._buffer = bytearray()
+        self._small = small
+        self._gathered: list[bytes] = []
+        self._size = 0
         self._file = -1
         self._temporary = ""
 
     def write(self, data: bytes) -> None:
         """Append."""
-        if len(data) < _BUFFER_BYTES:
-            self._buffer += data
-            if len(self._buffer) < _BUFFER_BYTES:
-                return
-            data = b""
-        self._flush(data)
+        self._gathered.append(data)
+        self._size += len(data)
+        if self._size >= _BUFFER_BYTES:
+            self._flush()
 
-    def _flush(self, data: bytes = b"") -> None:
+    def _flush(self) -> None:
+        gathered, self._gathered, self._size = self._gathered, [], 0
         try:
             if self._file < 0:
                 self._open()
-            for part in (self._buffer, data):
+            # What is large is not copied for the sake of what is small.
+            parts = (b"".join(gathered[:-1]), *gathered[-1:])
+            for part in parts:
                 written = os.write(self._file, part) if part else 0
                 while written < len(part):
                     with memoryview(part) as view:
                         written += os.write(self._file, view[written:])
         except OSError as error:
             raise not_writable(self._path, error) from error
-        self._buffer.clear()
 
     def _open(self) -> None:
         folder = self._path[: self._path.rindex("/") + 1]
@@ -199,8 +204,13 @@ class LocalOutput:
             self._file = os.open(temporary, flags, 0o666)
         self._temporary = temporary
 
-    def commit(self) -> None:
+    def commit(self) -> "asyncio.Future[None] | None":
         """Make the file visible; one without content is a file, too."""
+        if self._file < 0 and self._small is not None and self._size <= SMALL_BYTES:
+            made = self._small.make(self._path, b"".join(self._gathered))
+            if made is not None:
+                self._gathered = []
+                return made
         self._flush()
         try:
             self._close()
@@ -208,6 +218,7 @@ class LocalOutput:
         except OSError as error:
             raise not_writable(self._path, error) from error
         self._temporary = ""
+        return None
 
     def _close(self) -> None:
         # Some file systems tell only here that there was no space.
@@ -216,7 +227,7 @@ class LocalOutput:
 
     def discard(self) -> None:
         """Leave nothing, unless it is visible already."""
-        self._buffer.clear()
+        self._gathered = []
         if self._file >= 0:
             with contextlib.suppress(OSError):  # It goes away, whatever was not written.
                 self._close()
@@ -272,7 +283,22 @@ def _remedy(error: OSError) -> str:
             return "check the disk"
 
 
-def open_storage(spec: JobSpec) -> Storage:
+def small_files(spec: JobSpec) -> SmallFiles:
+    """Return what makes a job's small outputs where they are local files."""
+    mark = in_the_making(spec.work_dir)
+
+    def make(path: str, content: bytes) -> None:
+        output = LocalOutput(path, mark)
+        try:
+            output.write(content)
+            output.commit()
+        finally:
+            output.discard()
+
+    return SmallFiles(mark, make)
+
+
+def open_storage(spec: JobSpec, small: SmallFiles | None = None) -> Storage:
     """Return the storage that a job is told to use."""
     mark = in_the_making(spec.work_dir)
 
@@ -284,7 +310,7 @@ def open_storage(spec: JobSpec) -> Storage:
 
         return S3Storage(endpoint=spec.s3_endpoint, region=spec.region, work_dir=spec.work_dir)
 
-    return Places(LocalFiles(mark), s3)
+    return Places(LocalFiles(mark, small), s3)
 
 
 class Places:
@@ -339,10 +365,12 @@ class _OnThisMachine:
     """What is the same wherever objects are files.
 
     :param mark: how the names of files in the making start.
+    :param small: who may make small files.
     """
 
-    def __init__(self, mark: str | None = None) -> None:
+    def __init__(self, mark: str | None = None, small: SmallFiles | None = None) -> None:
         self._mark = mark or in_the_making(uuid.uuid4().hex)
+        self._small = small
 
     def path(self, bucket: str, key: str) -> Path:
         """Return the file that holds an object's bytes."""
@@ -378,7 +406,7 @@ class _OnThisMachine:
     ) -> Output:
         """Begin a file that appears whole or not at all; files have no encryption key."""
         try:
-            return LocalOutput(self.file_path(bucket, key), self._mark)
+            return LocalOutput(self.file_path(bucket, key), self._mark, self._small)
         except StorageFailed as failure:
             return _NoOutput(failure)
 
@@ -439,6 +467,23 @@ def must_be_unchanged(path: str | Path, file: int, before: os.stat_result) -> No
             f"{path} must not change while it is read, got {after.st_size} bytes that had "
             f"{before.st_size}; run the job again when it is whole"
         )
+
+
+def read_small(path: str, most: int) -> bytes | None:
+    """Return a file's bytes, or None if it has more than `most`, or others than it says.
+
+    :raises StorageFailed: it is no file, may not be read, or was written to meanwhile.
+    """
+    file, before = open_file(path)
+    try:
+        size = before.st_size
+        if size > most:
+            return None
+        body = os.read(file, size)
+        must_be_unchanged(path, file, before)
+        return body if len(body) == size else None
+    finally:
+        os.close(file)
 
 
 class LocalFiles(_OnThisMachine):

@@ -7,21 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from transform_engine.errors import ObjectFailed
 from transform_engine.http_client import HttpClient
 from transform_engine.lanes import Lanes
-from transform_engine.object_run import ObjectRun
+from transform_engine.object_run import ObjectRun, window
 from transform_engine.objects import Task
 from transform_engine.packing import Payload
 from transform_engine.records import Recipe
 from transform_engine.settings import Settings
 from transform_engine.storage import Output, Storage
 
-# Besides those that are read and sent: objects whose output is on its way.
-_ENDING = 8
-
 
 class Workload:
     """Transforms objects.
 
     :param output_of: begins an object's output.
+    :param ending: how many objects may wait for their output, besides those that are read and sent.
     :param on_end: called for each object with why it failed or None; its errors end `run`.
     """
 
@@ -34,6 +32,7 @@ class Workload:
         storage: Storage,
         clients: Sequence[HttpClient],
         output_of: Callable[[Task], Output],
+        ending: int,
         on_end: Callable[[ObjectRun, ObjectFailed | None], None],
     ) -> None:
         self._left: Iterator[Task] = iter(tasks)
@@ -45,7 +44,8 @@ class Workload:
         self._open: deque[ObjectRun] = deque()  # Those that may give a payload.
         self._unfinished: set[ObjectRun] = set()
         self._at_once = settings.max_concurrent
-        self._taking = False
+        self._unfinished_at_most = settings.max_concurrent + ending
+        self._window = window(settings, recipe)
         self._ended: asyncio.Future[None] | None = None
         self._lanes = Lanes(clients, settings, take=self._take, broke=self.broke)
 
@@ -74,25 +74,30 @@ class Workload:
             self._ended.set_exception(error)
 
     def _take(self) -> tuple[ObjectRun, Payload] | None:
-        self._taking = True
-        try:
-            return self._take_from_others()
-        finally:
-            self._taking = False
-
-    def _take_from_others(self) -> tuple[ObjectRun, Payload] | None:
-        for run in [*self._open]:
-            payload = run.take()
-            if payload is not None:
-                return run, payload
-            if not run.can_give and run in self._open:
-                self._open.remove(run)
+        if self._open:
+            for run in [*self._open]:
+                payload = run.take()
+                if payload is not None:
+                    return run, payload
+                if not run.can_give and run in self._open:
+                    self._open.remove(run)
         # As many objects as lanes, for each may be one request.
-        while len(self._open) < self._at_once and (len(self._unfinished) < self._at_once + _ENDING):
+        while len(self._open) < self._at_once and len(self._unfinished) < self._unfinished_at_most:
             task = next(self._left, None)
             if task is None:
                 break
-            run = self._begin(task)
+            run = ObjectRun(
+                task,
+                recipe=self._recipe,
+                settings=self._settings,
+                storage=self._storage,
+                output=self._output_of(task),
+                lanes=self._lanes,
+                window=self._window,
+                on_end=self._object_ended,
+            )
+            self._unfinished.add(run)
+            run.begin()
             payload = run.take()
             if run.can_give:
                 self._open.append(run)
@@ -102,20 +107,6 @@ class Workload:
             self._ended.set_result(None)
         return None
 
-    def _begin(self, task: Task) -> ObjectRun:
-        run = ObjectRun(
-            task,
-            recipe=self._recipe,
-            settings=self._settings,
-            storage=self._storage,
-            output=self._output_of(task),
-            lanes=self._lanes,
-            on_end=self._object_ended,
-        )
-        self._unfinished.add(run)
-        run.begin()
-        return run
-
     def _object_ended(self, run: ObjectRun, failure: ObjectFailed | None) -> None:
         self._unfinished.discard(run)
         if run in self._open:
@@ -124,5 +115,4 @@ class Workload:
             self._on_end(run, failure)
         except Exception as error:
             self.broke(error)
-        if not self._taking:
-            self._lanes.wake()  # There is room for another one, or all is done.
+        self._lanes.wake_soon()  # There is room for another one, or all is done.

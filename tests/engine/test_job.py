@@ -236,6 +236,59 @@ def test_however_a_job_ends_it_leaves_no_half_made_file(
     assert [*Path(spec.work_dir).iterdir()] == []
 
 
+def _writers(folder: str) -> list[int]:
+    """The processes that make small files for the instances of a folder's jobs."""
+    return [
+        pid
+        for pid in _processes_below("file_writer.py")
+        if folder in Path(f"/proc/{_parent(pid)}/cmdline").read_text()
+    ]
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.parametrize("end", ["killed", "stopped", "completed"])
+def test_however_a_job_of_many_small_objects_ends_each_has_its_output_or_none(
+    request_for: _Request, container: _Containers, job_for: _Job, tmp_path: Path, end: str
+) -> None:
+    count = 1500
+    _lay(tmp_path, **{f"{number:04}": f"{number}" for number in range(count)})
+    events: list[Mapping[str, Any]] = []
+    request = _files_request(request_for, tmp_path, MaxConcurrentTransforms=16)
+    request["TransformInput"]["SplitType"] = "None"
+    request["TransformOutput"]["AssembleWith"] = "None"
+    spec = job_for(request, [container("echo")])
+    job = TransformJob(spec, on_event=events.append)
+    job.start()
+    deadline = time.monotonic() + 20
+    while not (writers := _writers(str(tmp_path))):
+        assert time.monotonic() < deadline, "there must be a process that makes the files"
+        time.sleep(0.01)
+    if end == "stopped":
+        job.stop()
+    elif end == "killed":
+        _kill_instances(str(tmp_path))
+    result = job.wait(30)
+    outputs = {path.name: path.read_text() for path in (tmp_path / "out put").iterdir()}
+    told = {Path(e["output"]).name for e in events if e["event"] == "object" and e["ok"]}
+    every = {f"{number:04}.out": f"{number}" for number in range(count)}
+    match end:
+        case "stopped":
+            assert (result.status, outputs) == ("Stopped", {})
+        case "killed":
+            assert result.status == "Failed"
+            assert told <= outputs.keys()
+            assert outputs.items() <= every.items()
+        case _:
+            assert (result.status, result.done) == ("Completed", count)
+            assert outputs == every
+            assert told == every.keys()
+    assert not {*writers} & {*_processes_below("file_writer.py")}
+    assert [*Path(spec.work_dir).iterdir()] == []
+
+
 def test_a_stop_that_cannot_remove_what_was_written_says_so(
     request_for: _Request, container: _Containers, job_for: _Job, tmp_path: Path
 ) -> None:
