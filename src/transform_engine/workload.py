@@ -74,13 +74,12 @@ class Workload:
             self._ended.set_exception(error)
 
     def _take(self) -> tuple[ObjectRun, Payload] | None:
-        if self._open:
-            for run in [*self._open]:
-                payload = run.take()
-                if payload is not None:
-                    return run, payload
-                if not run.can_give and run in self._open:
-                    self._open.remove(run)
+        for run in [*self._open]:
+            payload = run.take()
+            if payload is not None:
+                return run, payload
+            if not run.can_give and run in self._open:
+                self._open.remove(run)
         # As many objects as lanes, for each may be one request.
         while len(self._open) < self._at_once and len(self._unfinished) < self._unfinished_at_most:
             task = next(self._left, None)
