@@ -70,6 +70,9 @@ def main(mark: str) -> None:
     """Make files until there is nobody who asks for any."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # Who asks decides when it is over.
+    if hasattr(os, "SCHED_BATCH"):
+        # It need not interrupt the agent or the model server, only be done in time.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     count = 0
     with open(0, "rb", buffering=_BUFFER_BYTES, closefd=False) as batches:
         while len(head := batches.read(4)) == 4:

@@ -22,7 +22,12 @@ _LOOKS_S = 0.05
 
 
 class Sender(Protocol):
-    """Whose payload it is; told once for each what came of it."""
+    """Whose payload it is; told once for each what came of it.
+
+    :ivar all_taken: `take` will give no other one.
+    """
+
+    all_taken: bool
 
     def take(self) -> Payload | None:
         """Give another payload; None if there is none at the moment."""
@@ -149,7 +154,8 @@ class _Lane:
 
     def next(self) -> bool:
         """Send the next payload of the same object; without one the lane is idle."""
-        payload = self.payload = self._sender.take()
+        sender = self._sender
+        payload = self.payload = None if sender.all_taken else sender.take()
         if payload is None:
             self._sender = None
             self._lanes.idle.append(self)

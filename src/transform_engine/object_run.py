@@ -71,6 +71,7 @@ class ObjectRun:
     """Transforms one object; `on_end` is called once, with why it failed or None.
 
     :param window: how many of its payloads may be sent, or wait for the reply of an earlier one.
+    :ivar all_taken: there will be no other payload to take.
     :ivar bytes_read: of the object as it is stored.
     :ivar records: how many of its records have their reply; `records_estimated` says whether that
         is told by samples, since lines that are sent together are not counted.
@@ -90,7 +91,8 @@ class ObjectRun:
     _batches: Iterator[Iterable[Payload]] = _NO_BATCH
     _batch: Iterator[Payload] = _NO_BATCH
     _path: str | None = None
-    _is_streamed = _all_taken = _over = False
+    all_taken = False
+    _is_streamed = _over = False
 
     def __init__(
         self,
@@ -141,14 +143,9 @@ class ObjectRun:
                 self._room = asyncio.Event()
                 self._background = asyncio.create_task(self._read_ahead())
 
-    @property
-    def can_give(self) -> bool:
-        """Whether there may be another payload to take, now or later."""
-        return not self._all_taken
-
     def take(self) -> Payload | None:
         """Give the next payload to send; None if there is none at the moment, or no more."""
-        if self._all_taken or len(self._waiting) >= self._window:
+        if self.all_taken or len(self._waiting) >= self._window:
             return None
         try:
             payload = next(self._batch, None)
@@ -162,7 +159,7 @@ class ObjectRun:
             return None
         if payload is None:
             if self._ready is None or self._all_read:
-                self._all_taken = True
+                self.all_taken = True
                 self._end_if_whole()
             return None
         self._waiting.append(payload)
@@ -170,7 +167,7 @@ class ObjectRun:
 
     def close(self) -> None:
         """Leave nothing behind: the job is given up, or the object has ended."""
-        self._over = self._all_taken = True
+        self._over = self.all_taken = True
         self._waiting.clear()
         self._ready = None
         self._next = _nothing
@@ -198,7 +195,7 @@ class ObjectRun:
     def failed(self, payload: Payload, failure: ObjectFailed) -> None:
         """Wait for the replies before it, then fail with the first failure in order."""
         payload.failure = failure
-        self._all_taken = True
+        self.all_taken = True
         waiting = self._waiting
         while waiting[-1] is not payload:
             self._lanes.abandon(waiting.pop())
@@ -232,7 +229,7 @@ class ObjectRun:
         except OSError as error:
             self.fail(self._unwritable(error))
             return
-        if self._all_taken:
+        if self.all_taken:
             self._end_if_whole()
 
     def _flush(self) -> None:
@@ -241,7 +238,7 @@ class ObjectRun:
             self._gathered.clear()
 
     def _end_if_whole(self) -> None:
-        if not self._all_taken or self._waiting or self._over:
+        if not self.all_taken or self._waiting or self._over:
             return
         try:
             if (
@@ -311,7 +308,7 @@ class ObjectRun:
 
     def _whole_file(self) -> Payload | None:
         """Read a file whose content is one payload, or none."""
-        self._all_taken = True
+        self.all_taken = True
         assert self._path is not None
         if not self._settings.gzip and (body := read_small(self._path, CHUNK_BYTES)) is not None:
             self.bytes_read = len(body)

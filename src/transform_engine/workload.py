@@ -78,7 +78,7 @@ class Workload:
             payload = run.take()
             if payload is not None:
                 return run, payload
-            if not run.can_give and run in self._open:
+            if run.all_taken and run in self._open:
                 self._open.remove(run)
         # As many objects as lanes, for each may be one request.
         while len(self._open) < self._at_once and len(self._unfinished) < self._unfinished_at_most:
@@ -98,7 +98,7 @@ class Workload:
             self._unfinished.add(run)
             run.begin()
             payload = run.take()
-            if run.can_give:
+            if not run.all_taken:
                 self._open.append(run)
             if payload is not None:
                 return run, payload
