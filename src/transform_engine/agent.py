@@ -120,6 +120,12 @@ class _Agent:
         servers = ModelServers(self._spec.job, self._log)
         try:
             self._out_bucket, self._out_prefix = self._output_path()
+            self._begin_output = partial(
+                self._storage.output,
+                self._out_bucket,
+                scratch=self._spec.job.work_dir,
+                kms_key_id=self._request["TransformOutput"].get("KmsKeyId") or None,
+            )
             tasks = await asyncio.to_thread(self._share)
             await servers.start(self._storage, Path(self._spec.job.work_dir))
             offered = await servers.servers[0].parameters()
@@ -227,12 +233,7 @@ class _Agent:
                 work.broke(error)
 
     def _output_of(self, task: Task) -> Output:
-        return self._storage.output(
-            self._out_bucket,
-            output_key(self._out_prefix, task.relative),
-            scratch=self._spec.job.work_dir,
-            kms_key_id=self._request["TransformOutput"].get("KmsKeyId") or None,
-        )
+        return self._begin_output(output_key(self._out_prefix, task.relative))
 
     def _object_ended(
         self, progress: _Progress, run: ObjectRun, failure: ObjectFailed | None

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -24,7 +25,7 @@ from transform_engine.storage import (
     Storage,
     must_be_unchanged,
     open_file,
-    read_small,
+    read_page,
 )
 
 # Records that are cut one by one take far more memory than their bytes.
@@ -67,10 +68,26 @@ async def pieces(
         raise _unreadable(error) from error
 
 
-class ObjectRun:
-    """Transforms one object; `on_end` is called once, with why it failed or None.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What the objects of a job have in common.
 
-    :param window: how many of its payloads may be sent, or wait for the reply of an earlier one.
+    :param window: how many payloads of an object may be sent, or wait for the reply of an earlier
+        one.
+    :param on_end: called once for each object, with why it failed or None.
+    """
+
+    recipe: Recipe
+    settings: Settings
+    storage: Storage
+    lanes: Lanes
+    window: int
+    on_end: Callable[["ObjectRun", ObjectFailed | None], None]
+
+
+class ObjectRun:
+    """Transforms one object.
+
     :ivar all_taken: there will be no other payload to take.
     :ivar bytes_read: of the object as it is stored.
     :ivar records: how many of its records have their reply; `records_estimated` says whether that
@@ -94,48 +111,31 @@ class ObjectRun:
     all_taken = False
     _is_streamed = _over = False
 
-    def __init__(
-        self,
-        task: Task,
-        *,
-        recipe: Recipe,
-        settings: Settings,
-        storage: Storage,
-        output: Output,
-        lanes: Lanes,
-        window: int,
-        on_end: Callable[["ObjectRun", ObjectFailed | None], None],
-    ) -> None:
+    def __init__(self, task: Task, output: Output, job: Job) -> None:
         self.task = task
-        self._recipe = recipe
-        self._settings = settings
-        self._storage = storage
         self._output = output
-        self._lanes = lanes
-        self._on_end = on_end
-        self._window = window
+        self._job = job
         self._waiting: deque[Payload] = deque()  # In order, from the first without a reply.
         self._gathered: list[bytes] = []
-        self._reads_replies = recipe.reads_replies
-        self._keeps_bodies = recipe.keeps_bodies
+        self._reads_replies = job.recipe.reads_replies
         self._next: Callable[[], Payload | None] = _nothing
 
     def begin(self) -> None:
         """Open the object."""
         try:
-            self._recipe.check()
-            if not self._recipe.can_stream:
-                self._path = self._storage.file_path(self.task.bucket, self.task.key)
+            self._job.recipe.check()
+            if not self._job.recipe.can_stream:
+                self._path = self._job.storage.file_path(self.task.bucket, self.task.key)
         except ObjectFailed as failure:
             self.fail(failure)
         except Exception as error:
             # Whatever a storage raises: its key may be none that a place can have.
             self.fail(_unreadable(error))
         else:
-            if self._path is not None and self._settings.split == "None":
+            if self._path is not None and self._job.settings.split == "None":
                 self._next = self._whole_file
             elif self._path is not None:
-                self._batches = self._of_file(self._path, self._recipe.packer())
+                self._batches = self._of_file(self._path, self._job.recipe.packer())
                 self._next = self._from_file
             else:
                 self._ready = deque()
@@ -145,7 +145,7 @@ class ObjectRun:
 
     def take(self) -> Payload | None:
         """Give the next payload to send; None if there is none at the moment, or no more."""
-        if self.all_taken or len(self._waiting) >= self._window:
+        if self.all_taken or len(self._waiting) >= self._job.window:
             return None
         try:
             payload = next(self._batch, None)
@@ -189,7 +189,7 @@ class ObjectRun:
         lines = sample.count(b"\n") or 1
         payload.records = max(1, round(lines * payload.size / len(sample)))
         self.records_estimated = self.records_estimated or len(sample) < payload.size
-        if not self._keeps_bodies:
+        if not self._job.recipe.keeps_bodies:
             payload.body = b""
 
     def failed(self, payload: Payload, failure: ObjectFailed) -> None:
@@ -198,7 +198,7 @@ class ObjectRun:
         self.all_taken = True
         waiting = self._waiting
         while waiting[-1] is not payload:
-            self._lanes.abandon(waiting.pop())
+            self._job.lanes.abandon(waiting.pop())
         self.deliver()
 
     def deliver(self) -> None:
@@ -213,7 +213,7 @@ class ObjectRun:
                         self.fail(payload.failure, payload)
                     return
                 if self._reads_replies:
-                    for part in self._recipe.output(payload, reply):
+                    for part in self._job.recipe.output(payload, reply):
                         self._output.write(part)
                 else:
                     gathered.append(reply)
@@ -234,7 +234,7 @@ class ObjectRun:
 
     def _flush(self) -> None:
         if self._gathered:
-            self._output.write(self._recipe.plain_output(self._gathered))
+            self._output.write(self._job.recipe.plain_output(self._gathered))
             self._gathered.clear()
 
     def _end_if_whole(self) -> None:
@@ -243,7 +243,7 @@ class ObjectRun:
         try:
             if (
                 not (self.records or self._is_streamed)
-                and self._settings.readings.empty_object_fails
+                and self._job.settings.readings.empty_object_fails
             ):
                 raise BadInput("the object must have a record, got an empty object; remove it")
             self._flush()
@@ -284,19 +284,19 @@ class ObjectRun:
         # which counts objects and not bytes.
         failure.with_traceback(None)
         for waiting in self._waiting:
-            self._lanes.abandon(waiting)
+            self._job.lanes.abandon(waiting)
         self._end(failure)
 
     def _end(self, failure: ObjectFailed | None) -> None:
         self.close()
-        self._on_end(self, failure)
+        self._job.on_end(self, failure)
 
     def _place(self, payload: Payload) -> str:
         """Say which records a payload has."""
         first, count = self.records, payload.records
         if payload.size:
             end = self._at + payload.size
-            if self._path is None or self._settings.gzip or end > _COUNTED_BYTES:
+            if self._path is None or self._job.settings.gzip or end > _COUNTED_BYTES:
                 return f"bytes {self._at} to {end - 1}"
             first = _count_lines(self._path, 0, self._at)
             count = max(1, _count_lines(self._path, self._at, end))
@@ -310,10 +310,13 @@ class ObjectRun:
         """Read a file whose content is one payload, or none."""
         self.all_taken = True
         assert self._path is not None
-        if not self._settings.gzip and (body := read_small(self._path, CHUNK_BYTES)) is not None:
-            self.bytes_read = len(body)
-            return self._recipe.pack_whole(body)
-        batches = self._of_file(self._path, self._recipe.packer())
+        size = self.task.size
+        if size and not self._job.settings.gzip:
+            body = read_page(self._path, size)
+            if body is not None:
+                self.bytes_read = size
+                return self._job.recipe.pack_whole(body)
+        batches = self._of_file(self._path, self._job.recipe.packer())
         payloads = [*chain.from_iterable(batches)]
         return payloads[0] if payloads else None
 
@@ -330,12 +333,12 @@ class ObjectRun:
         file, before = open_file(path)
         try:
             size = before.st_size
-            if isinstance(packer, LinePacker) and not self._settings.gzip:
+            if isinstance(packer, LinePacker) and not self._job.settings.gzip:
                 yield from self._lines_of_file(file, size, packer)
                 must_be_unchanged(path, file, before)
                 return
-            unpack = Gunzip() if self._settings.gzip else None
-            step = CHUNK_BYTES if self._settings.split == "None" else _CUT_BYTES
+            unpack = Gunzip() if self._job.settings.gzip else None
+            step = CHUNK_BYTES if self._job.settings.split == "None" else _CUT_BYTES
             at = 0
             while at < size:
                 piece = os.read(file, min(step, size - at))
@@ -368,10 +371,10 @@ class ObjectRun:
 
     async def _read_ahead(self) -> None:
         try:
-            if self._recipe.can_stream:
+            if self._job.recipe.can_stream:
                 await self._stream()
             else:
-                packer = self._recipe.packer()
+                packer = self._job.recipe.packer()
                 async with aclosing(self._pieces()) as read:
                     async for piece in read:
                         await self._put(packer.feed(piece))
@@ -380,14 +383,16 @@ class ObjectRun:
             self.fail(failure)
             return
         except Exception as error:
-            self._lanes.broke(error)
+            self._job.lanes.broke(error)
             return
         self._all_read = True
-        self._lanes.wake()
+        self._job.lanes.wake()
 
     def _pieces(self) -> AsyncGenerator[bytes, None]:
         self.bytes_read = 0  # It may be opened anew, for another try.
-        return pieces(self._storage, self.task, gzip=self._settings.gzip, on_read=self._count_bytes)
+        return pieces(
+            self._job.storage, self.task, gzip=self._job.settings.gzip, on_read=self._count_bytes
+        )
 
     def _count_bytes(self, size: int) -> None:
         self.bytes_read += size
@@ -401,9 +406,9 @@ class ObjectRun:
             self._ready_bytes += len(payload.body)
             if self._ready_bytes >= _READ_AHEAD_BYTES or len(ready) >= _READ_AHEAD_PAYLOADS:
                 room.clear()
-                self._lanes.wake()
+                self._job.lanes.wake()
                 await room.wait()
-        self._lanes.wake()
+        self._job.lanes.wake()
 
     def _read(self) -> Payload | None:
         ready, room = self._ready, self._room

@@ -27,6 +27,9 @@ from transform_engine.spec import JobSpec
 
 CHUNK_BYTES = 1 << 20
 _BUFFER_BYTES = 256 << 10
+_PAGE_BYTES = 4096
+# A pipe without a writer would be waited for.
+_TO_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _NAME_BYTES = 200
 _S3_URI = re.compile(r"s3://([^/]+)/?(.*)", re.DOTALL)
 _FILE_URI = "file:///"
@@ -448,8 +451,7 @@ def open_file(path: str | Path) -> tuple[int, os.stat_result]:
     :raises StorageFailed: it is none, or may not be read.
     """
     try:
-        # A pipe without a writer would be waited for.
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = os.open(path, _TO_READ)
     except OSError as error:
         raise not_readable(path, error) from error
     status = os.fstat(file)
@@ -469,21 +471,24 @@ def must_be_unchanged(path: str | Path, file: int, before: os.stat_result) -> No
         )
 
 
-def read_small(path: str, most: int) -> bytes | None:
-    """Return a file's bytes, or None if it has more than `most`, or others than it says.
+def read_page(path: str, size: int) -> bytes | None:
+    """Return the bytes of a file that was a file of this size when it was listed, or None.
 
-    :raises StorageFailed: it is no file, may not be read, or was written to meanwhile.
+    None is no failure: it has more than a page, which is read in one go, or has changed since.
+
+    :raises StorageFailed: it may not be read.
     """
-    file, before = open_file(path)
+    if size > _PAGE_BYTES:
+        return None
     try:
-        size = before.st_size
-        if size > most:
-            return None
-        body = os.read(file, size)
-        must_be_unchanged(path, file, before)
-        return body if len(body) == size else None
-    finally:
-        os.close(file)
+        file = os.open(path, _TO_READ)
+        try:
+            content = os.read(file, size + 1)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise not_readable(path, error) from error
+    return content if len(content) == size else None
 
 
 class LocalFiles(_OnThisMachine):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from transform_engine.errors import ObjectFailed
 from transform_engine.http_client import HttpClient
 from transform_engine.lanes import Lanes
-from transform_engine.object_run import ObjectRun, window
+from transform_engine.object_run import Job, ObjectRun, window
 from transform_engine.objects import Task
 from transform_engine.packing import Payload
 from transform_engine.records import Recipe
@@ -36,18 +36,22 @@ class Workload:
         on_end: Callable[[ObjectRun, ObjectFailed | None], None],
     ) -> None:
         self._left: Iterator[Task] = iter(tasks)
-        self._recipe = recipe
-        self._settings = settings
-        self._storage = storage
         self._output_of = output_of
         self._on_end = on_end
         self._open: deque[ObjectRun] = deque()  # Those that may give a payload.
         self._unfinished: set[ObjectRun] = set()
         self._at_once = settings.max_concurrent
         self._unfinished_at_most = settings.max_concurrent + ending
-        self._window = window(settings, recipe)
         self._ended: asyncio.Future[None] | None = None
         self._lanes = Lanes(clients, settings, take=self._take, broke=self.broke)
+        self._job = Job(
+            recipe=recipe,
+            settings=settings,
+            storage=storage,
+            lanes=self._lanes,
+            window=window(settings, recipe),
+            on_end=self._object_ended,
+        )
 
     async def run(self) -> None:
         """Return when every object has ended; whatever nobody foresaw is raised."""
@@ -85,16 +89,7 @@ class Workload:
             task = next(self._left, None)
             if task is None:
                 break
-            run = ObjectRun(
-                task,
-                recipe=self._recipe,
-                settings=self._settings,
-                storage=self._storage,
-                output=self._output_of(task),
-                lanes=self._lanes,
-                window=self._window,
-                on_end=self._object_ended,
-            )
+            run = ObjectRun(task, self._output_of(task), self._job)
             self._unfinished.add(run)
             run.begin()
             payload = run.take()
