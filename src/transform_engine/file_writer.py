@@ -72,7 +72,8 @@ def main(mark: str) -> None:
         signal.signal(number, signal.SIG_IGN)  # Who asks decides when it is over.
     if hasattr(os, "SCHED_BATCH"):
         # It need not interrupt the agent or the model server, only be done in time.
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with contextlib.suppress(OSError):  # A sandbox may not let it.
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     count = 0
     with open(0, "rb", buffering=_BUFFER_BYTES, closefd=False) as batches:
         while len(head := batches.read(4)) == 4:

@@ -93,8 +93,8 @@ class SmallFiles:
                 await self._connecting
                 assert self._writer is not None
                 await self._writer.close()
-        except TimeoutError:
-            pass  # Then it is ended.
+        except OSError:
+            pass  # It does not answer, or was never reached.
         finally:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
@@ -145,8 +145,9 @@ class _Writer(asyncio.Protocol):
             self._watch = self._loop.call_later(_ANSWER_S, self._look, self._count)
 
     async def close(self) -> None:
-        self._send()
-        self._transport.write_eof()
+        if not self._ended.done():
+            self._send()
+            self._transport.write_eof()
         await self._ended
 
     # asyncio.Protocol

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from transform_engine import file_writer
 from transform_engine import small_files as small_files_module
@@ -72,7 +73,7 @@ def test_many_small_files_are_made_by_a_process(tmp_path: Path) -> None:
             assert put("large", b"x" * (SMALL_BYTES + 1)) is None
             await later
 
-    asyncio.run(write())
+    uvloop.run(write())
     assert _files(tmp_path) == {
         **{f"{number}": b"%d" % number for number in range(ON_THEIR_WAY)},
         "one more than fit": b"new",
@@ -104,7 +105,7 @@ def test_what_the_process_cannot_make_the_agent_makes_or_says_why(tmp_path: Path
             with pytest.raises(StorageFailed, match="file/a must be writable, got not a directory"):
                 await asyncio.wait_for(nowhere, 10)
 
-    asyncio.run(write())
+    uvloop.run(write())
     assert _files(tmp_path) == {"new folder/a": b"new", "file": b""}
 
 
@@ -125,7 +126,7 @@ def test_no_file_is_lost_with_the_process(
             await asyncio.wait_for(asyncio.gather(*filter(None, made)), 10)
             assert put("after") is None
 
-    asyncio.run(write())
+    uvloop.run(write())
     assert _files(tmp_path) == {
         "before": b"new",
         **{f"{number}": b"%d" % number for number in range(20)},
@@ -146,7 +147,7 @@ def test_nothing_stays_of_files_that_are_given_up(tmp_path: Path, *, is_lost: bo
                 assert small._process is not None
                 small._process.kill()
 
-    asyncio.run(write())
+    uvloop.run(write())
     assert _files(tmp_path) == {}
 
 
@@ -162,4 +163,4 @@ def test_few_files_in_a_time_need_no_process(
         assert small._process is None
         await small.close()
 
-    asyncio.run(write())
+    uvloop.run(write())
