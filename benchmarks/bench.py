@@ -28,6 +28,7 @@ class Sizes:
     objects: int = 10_000
     json_lines: int = 200_000
     model_lines: int = 8_000
+    sklearn_lines: int = 5_000
     wrk_s: int = 5
     local_mode_lines: int = 40
     local_mode_bytes: int = 6 * MIB
@@ -46,6 +47,7 @@ QUICK = Sizes(
     objects=50,
     json_lines=9_000,
     model_lines=200,
+    sklearn_lines=50,
     wrk_s=1,
     local_mode_lines=2,
     local_mode_bytes=20_000,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError, Missing
+from benchmarks.program import PROJECT
 
 _READY_S = 30.0
 _STOP_S = 10.0
@@ -206,7 +207,29 @@ def pre_request(worker, request):
 
 @contextmanager
 def example_model(model: Path, folder: Path) -> Iterator[Server]:
-    """Run the example's `serve` (gunicorn, flask, a model that scikit-learn trained)."""
+    """Run the example's `serve`: gunicorn, flask, a regression in numpy."""
+    serve = PROJECT / "examples" / "breast_cancer" / "image" / "serve"
+    with _gunicorn([str(serve)], folder, {"SM_MODEL_DIR": str(model)}) as server:
+        yield server
+
+
+@contextmanager
+def sklearn_model(folder: Path) -> Iterator[Server]:
+    """Run a model that scikit-learn asks under gunicorn, with the options of the example."""
+    command = [
+        *(sys.executable, "-m", "gunicorn", "benchmarks.sklearn_server:load()"),
+        *("--pythonpath", str(PROJECT), "--preload", "--worker-class", "gthread"),
+        *("--threads", "4", "--workers", str(os.cpu_count() or 1), "--keep-alive", "75"),
+        *("--timeout", "0", "--no-control-socket", "--log-level", "warning"),
+    ]
+    with _gunicorn(command, folder, {}) as server:
+        yield server
+
+
+@contextmanager
+def _gunicorn(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> Iterator[Server]:
     folder.mkdir(parents=True)
     (port,) = _free_ports(1)
     count, configuration = folder / "invocations", folder / "gunicorn.py"
@@ -215,12 +238,11 @@ def example_model(model: Path, folder: Path) -> Iterator[Server]:
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "BIND_HOST": "127.0.0.1",
         "SAGEMAKER_BIND_TO_PORT": str(port),
-        "SM_MODEL_DIR": str(model),
-        "GUNICORN_CMD_ARGS": f"--config {configuration}",
+        "GUNICORN_CMD_ARGS": f"--config {configuration} --bind 127.0.0.1:{port}",
+        **environment,
     }
-    serve = Path(__file__).parents[1] / "examples" / "breast_cancer" / "image" / "serve"
     url = f"http://127.0.0.1:{port}"
-    with _running([str(serve)], f"{url}/ping", environment):
+    with _running(command, f"{url}/ping", environment):
         yield Server(
             url=url,
             answered=lambda: count.stat().st_size,

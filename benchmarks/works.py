@@ -21,7 +21,7 @@ from benchmarks.engine import Job
 from benchmarks.errors import BenchmarkError, Missing
 from benchmarks.inputs import CSV_BYTES, JSON_BYTES
 from benchmarks.program import PROJECT, Run, run_program
-from benchmarks.servers import Server, example_model, interim_server
+from benchmarks.servers import Server, example_model, interim_server, sklearn_model
 from benchmarks.wrk import run_wrk
 
 _HERE = Path(__file__).parent
@@ -243,14 +243,30 @@ def interim(bench: Bench) -> Iterator[Work]:
 
 @contextmanager
 def gunicorn(bench: Bench) -> Iterator[Work]:
-    """The example's model: flask under gunicorn, trained with scikit-learn."""
-    count = bench.sizes.model_lines
+    """The example's model, which needs no scikit-learn any more: flask under gunicorn."""
     rows = _example_rows(bench)
-    with (
-        example_model(bench.folder / "example" / "model", bench.new_path("gunicorn")) as server,
-        bench.file("rows.csv", islice(cycle(rows), count)) as source,
-    ):
-        scores = [_score(server, row) for row in rows]
+    with example_model(bench.folder / "example" / "model", bench.new_path("gunicorn")) as server:
+        title = "the example's model under gunicorn"
+        with _model(bench, server, rows, bench.sizes.model_lines, title=title) as work:
+            yield work
+
+
+@contextmanager
+def gunicorn_sklearn(bench: Bench) -> Iterator[Work]:
+    """The same model, asked by scikit-learn: flask under gunicorn."""
+    rows = _example_rows(bench)
+    with sklearn_model(bench.new_path("gunicorn")) as server:
+        title = "a scikit-learn model under gunicorn"
+        with _model(bench, server, rows, bench.sizes.sklearn_lines, title=title) as work:
+            yield work
+
+
+@contextmanager
+def _model(
+    bench: Bench, server: Server, rows: Sequence[bytes], count: int, *, title: str
+) -> Iterator[Work]:
+    with bench.file("rows.csv", islice(cycle(rows), count)) as source:
+        scores = [_score(server, row) for row in rows[:count]]
         job = Job(input_path=source, max_concurrent=8, members=_SINGLE)
 
         def engine() -> Sample:
@@ -275,7 +291,7 @@ def gunicorn(bench: Bench) -> Iterator[Work]:
             )
 
         yield Speed(
-            title=f"{count:,} rows, a scikit-learn model under gunicorn, SingleRecord",
+            title=f"{count:,} rows, {title}, SingleRecord",
             unit="requests/s",
             engine=engine,
             references=(Reference(name="wrk", measure=wrk, at_least=0.95),),
@@ -907,6 +923,7 @@ WORKS: Mapping[str, Callable[[Bench], AbstractContextManager[Work]]] = {
     "many-objects": many_objects,
     "json-join": json_join,
     "gunicorn": gunicorn,
+    "gunicorn-sklearn": gunicorn_sklearn,
     "closing": closing,
     "failing": failing,
     "stalling": stalling,
