@@ -22,7 +22,7 @@ from typing import Any
 SMALL_BYTES = 16 * 1024
 #: How many may be on their way; who has more makes them itself meanwhile.
 ON_THEIR_WAY = 64
-_MANY, _MANY_S = 128, 0.5
+_MANY, _MANY_S = 128, 1.0
 _ANSWER_S = 10
 _PROGRAM = Path(__file__).with_name("file_writer.py")
 
