@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.errors import BenchmarkError, Missing
 from benchmarks.program import PROJECT
 
+_SERVE = PROJECT / "examples" / "breast_cancer" / "image" / "serve"
 _READY_S = 30.0
 _STOP_S = 10.0
 _ECHO_MODULE = "ngx_http_echo_module.so"
@@ -208,28 +209,22 @@ def pre_request(worker, request):
 @contextmanager
 def example_model(model: Path, folder: Path) -> Iterator[Server]:
     """Run the example's `serve`: gunicorn, flask, a regression in numpy."""
-    serve = PROJECT / "examples" / "breast_cancer" / "image" / "serve"
-    with _gunicorn([str(serve)], folder, {"SM_MODEL_DIR": str(model)}) as server:
+    with _gunicorn(_SERVE, folder, {"SM_MODEL_DIR": str(model)}) as server:
         yield server
 
 
 @contextmanager
 def sklearn_model(folder: Path) -> Iterator[Server]:
-    """Run a model that scikit-learn asks under gunicorn, with the options of the example."""
-    command = [
-        *(sys.executable, "-m", "gunicorn", "benchmarks.sklearn_server:load()"),
-        *("--pythonpath", str(PROJECT), "--preload", "--worker-class", "gthread"),
-        *("--threads", "4", "--workers", str(os.cpu_count() or 1), "--keep-alive", "75"),
-        *("--timeout", "0", "--no-control-socket", "--log-level", "warning"),
-    ]
-    with _gunicorn(command, folder, {}) as server:
+    """Run a model that scikit-learn asks in the place of the example's, by the same `serve`."""
+    image = folder / "image"
+    image.mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("sklearn_server.py"), image / "model_server.py")
+    with _gunicorn(Path(shutil.copy(_SERVE, image)), folder / "counts", {}) as server:
         yield server
 
 
 @contextmanager
-def _gunicorn(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str]
-) -> Iterator[Server]:
+def _gunicorn(serve: Path, folder: Path, environment: Mapping[str, str]) -> Iterator[Server]:
     folder.mkdir(parents=True)
     (port,) = _free_ports(1)
     count, configuration = folder / "invocations", folder / "gunicorn.py"
@@ -238,11 +233,11 @@ def _gunicorn(
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "BIND_HOST": "127.0.0.1",
         "SAGEMAKER_BIND_TO_PORT": str(port),
-        "GUNICORN_CMD_ARGS": f"--config {configuration} --bind 127.0.0.1:{port}",
+        "GUNICORN_CMD_ARGS": f"--config {configuration}",
         **environment,
     }
     url = f"http://127.0.0.1:{port}"
-    with _running(command, f"{url}/ping", environment):
+    with _running([str(serve)], f"{url}/ping", environment):
         yield Server(
             url=url,
             answered=lambda: count.stat().st_size,

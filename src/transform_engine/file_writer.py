@@ -4,7 +4,7 @@ Takes batches of paths and contents from its standard input, a socket, and answe
 a byte for each file: 1 if it is there, 0 if nothing is left of it. A batch is its length in four
 bytes and a marshalled list. Ends with the socket.
 
-A program of its own, without the engine's modules: it starts in a hundredth of a second.
+A program of its own, without the engine's modules, so that it starts quickly.
 """
 
 import contextlib
@@ -15,8 +15,13 @@ import sys
 
 _BUFFER_BYTES = 1 << 20
 _FLAGS = os.O_WRONLY | os.O_CLOEXEC
-# Without a name a file takes a fifth less time, and nothing is left of it if it stays unfinished.
+# Without a name a file takes less time, and nothing is left of it if it stays unfinished.
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
+
+
+def temporary_name(path: str, mark: str, count: int) -> str:
+    """Return the name beside it that the so-manyth file has while it is made, if it has any."""
+    return f"{path[: path.rindex('/') + 1]}{mark}w{count}"
 
 
 def _make(path: str, temporary: str, content: bytes) -> bool:
@@ -84,8 +89,7 @@ def main(mark: str) -> None:
             made = bytearray()
             for path, content in marshal.loads(batch):
                 count += 1
-                temporary = f"{path[: path.rindex('/') + 1]}{mark}w{count}"
-                made.append(_make(path, temporary, content))
+                made.append(_make(path, temporary_name(path, mark, count), content))
             os.write(0, made)
 
 

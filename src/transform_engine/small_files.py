@@ -19,12 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from transform_engine import file_writer
+from transform_engine.file_writer import temporary_name
+
 SMALL_BYTES = 16 * 1024
 #: How many may be on their way; who has more makes them itself meanwhile.
 ON_THEIR_WAY = 64
 _MANY, _MANY_S = 128, 1.0
 _ANSWER_S = 10
-_PROGRAM = Path(__file__).with_name("file_writer.py")
+_PROGRAM = Path(file_writer.__file__)
 
 Make = Callable[[str, bytes], None]
 
@@ -173,7 +176,7 @@ class _Writer(asyncio.Protocol):
         self._batch.clear()
         while self._pending:
             made, path, content = self._next()
-            _remove(f"{path[: path.rindex('/') + 1]}{self._mark}w{self._count}")
+            _remove(temporary_name(path, self._mark, self._count))
             if made.cancelled():
                 _remove(path)
             else:
