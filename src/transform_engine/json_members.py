@@ -5,13 +5,13 @@ members as they are written. What is rare is left to `rows`: `Unusual` says that
 of it, must be parsed and written anew.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from transform_engine.rows import UnreadableRow, parse_json, write_json
+from transform_engine.rows import UnreadableRow, lines, parse_json, write_json
 from transform_request.jsonpath import Name, Names, Path
 
 OUTPUT = "SageMakerOutput"
@@ -38,12 +38,14 @@ class MemberFilter:
             gc=False,
         )
         self._decode = msgspec.json.Decoder(row).decode
-        self._value = msgspec.json.Decoder(msgspec.Raw).decode
+        self._values = msgspec.json.Decoder(msgspec.Raw)
         self._members = [attrgetter(field) for field in fields]
         self._heads = [write_json(name) + b":" for name in self._names]
-        # All members at once, as bytes.__mod__ fills them in.
-        whole = b",".join(head.replace(b"%", b"%%") + b"%b" for head in self._heads)
-        self._fill: Callable[[tuple[bytes, ...]], bytes] = (b"{%b}" % whole).__mod__
+        # A line of the output in parts, with room for each value.
+        self._line = [b"", b"", b"\n"]
+        if not alone:
+            self._line = [part for head in self._heads for part in (b"," + head, b"")] + [b"}\n"]
+            self._line[0] = b"{" + self._heads[0]
 
     @classmethod
     def of(cls, path: Path) -> "MemberFilter | None":
@@ -80,34 +82,42 @@ class MemberFilter:
         except (msgspec.DecodeError, RecursionError) as error:
             raise Unusual from error
 
-    def write_joined(self, rows: Sequence[Any], replies: Sequence[bytes]) -> list[bytes]:
-        """Return what the filter leaves of records that were read, joined with their replies.
+    def write_joined(self, rows: Sequence[Any], reply: bytes) -> bytes:
+        """Return what the filter leaves of records that were read, joined with the reply's lines.
 
-        :raises Unusual: a reply is no JSON, or a record lacks a member.
+        :raises Unusual: a line of the reply is no JSON, there is not one for each record, or a
+            record lacks a member.
         """
         try:
-            outputs = map(self._value, replies)
-            columns = [
-                _column(outputs if name == OUTPUT else map(member, rows))
-                for member, name in zip(self._members, self._names, strict=True)
-            ]
-            for _ in outputs:
-                pass  # Replies must be JSON, also if the filter leaves them out.
+            outputs = self._read_values(reply)
+            if len(outputs) != len(rows):
+                raise Unusual
+            parts = self._line * len(rows)
+            for number, (name, member) in enumerate(zip(self._names, self._members, strict=True)):
+                values = outputs if name == OUTPUT else [*map(member, rows)]
+                parts[2 * number + 1 :: len(self._line)] = _column(values)
         except (msgspec.DecodeError, RecursionError, TypeError, UnreadableRow) as error:
             raise Unusual from error
-        return columns[0] if self._alone else [*map(self._fill, zip(*columns, strict=True))]
+        return b"".join(parts)
+
+    def _read_values(self, reply: bytes) -> list[Any]:
+        values = self._values.decode_lines(reply)
+        # It takes no account of where lines end: there may be two values in one, or one in two.
+        body = reply.removesuffix(b"\n")
+        if b"\n".join(values) == body and body.count(b"\n") == len(values) - 1:
+            return values
+        return [*map(self._values.decode, lines(reply))]
 
 
-def _column(values: Iterable[Any]) -> list[bytes]:
-    """Return values as they are written in an output.
+def _column(values: Sequence[Any]) -> Sequence[Any]:
+    """Return values as they are written in an output, as what `bytes.join` takes.
 
     :raises TypeError: one is not there.
     """
-    column = [*map(bytes, values)]
-    together = b"".join(column)
+    together = b"".join(values)
     if b"\\" in together or b"{" in together or b"[" in together:
-        return [*map(_written, column)]
-    return column
+        return [*map(_written, values)]
+    return values
 
 
 def _written(raw: Any) -> bytes:

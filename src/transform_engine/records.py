@@ -229,9 +229,13 @@ class Recipe:
 
         :raises BadReply, BadInput: it cannot be joined or filtered.
         """
+        joined = self._joined_members(payload, reply)
+        if joined is not None:
+            yield joined
+            return
         rows: Iterable[bytes] | None = None
         if self.keeps_bodies:
-            rows = self._joined_unparsed(payload, reply)
+            rows = self._joined_columns(payload, reply)
         if rows is None:
             rows = self._reply_rows(payload, reply)
         lines_end, between = self._settings.assemble_lines, b""
@@ -245,22 +249,24 @@ class Recipe:
             yield between.join((*some, b"")) if lines_end else between.join(some)
             is_first = False
 
-    def _joined_unparsed(self, payload: Payload, reply: bytes) -> Iterable[bytes] | None:
-        """Join without parsing where that comes to the same; None where it does not."""
-        members, replies = self._output_members, lines(reply)
-        if payload.kept is not None and members is not None:
-            if len(replies) != len(payload.kept) or not is_text(reply):
-                return None
-            try:
-                return members.write_joined(payload.kept, replies)
-            except Unusual:
-                return None  # Parsing says what is wrong, if anything is.
+    def _joined_members(self, payload: Payload, reply: bytes) -> bytes | None:
+        """Join JSON without parsing where that comes to the same; None where it does not."""
+        members = self._output_members
+        if not self.keeps_bodies or payload.kept is None or members is None or not is_text(reply):
+            return None
+        try:
+            return members.write_joined(payload.kept, reply)
+        except Unusual:
+            return None  # Parsing says what is wrong, if anything is.
+
+    def _joined_columns(self, payload: Payload, reply: bytes) -> Iterable[bytes] | None:
+        """Join CSV without parsing where that comes to the same; None where it does not."""
         rows = self._output_rows
         if rows is None or rows.kind != "csv" or self._settings.inference_id:
             return None
         if any(mark in text for mark in (b'"', b"\r") for text in (payload.body, reply)):
             return None  # Columns may be written otherwise than they were.
-        records = lines(payload.body)
+        records, replies = lines(payload.body), lines(reply)
         if len(records) != len(replies):
             return None
         joined = map(b",".join, zip(records, replies, strict=True))

@@ -296,6 +296,12 @@ _PICKED = st.sampled_from(
 )
 _MAYBE_DAMAGED = _VALUES.map(lambda value: value.spelled.encode()) | _VALUES.flatmap(_damaged)
 _LINES = _object(_VALUES).map(lambda value: value.spelled.encode()) | _MAYBE_DAMAGED
+# A request and its reply, of one or a few lines each.
+_BODIES = (
+    st.lists(st.tuples(_LINES, _MAYBE_DAMAGED), min_size=1, max_size=3)
+    .map(lambda pairs: (b"\n".join(p[0] for p in pairs), b"\n".join(p[1] for p in pairs)))
+    .filter(lambda bodies: all(map(is_text, bodies)))
+)
 
 
 def _parsed_and_filtered(path: Path, line: bytes, reply: bytes | None = None) -> bytes | None:
@@ -331,24 +337,33 @@ def test_what_is_picked_without_parsing_is_what_parsing_finds(
 
 
 @settings(_fuzz, max_examples=300)
-@given(_LINES.filter(is_text), _MAYBE_DAMAGED.filter(is_text), _PICKED)
-@example(b'{"a":1}', b'"\\ud800"', (Name("a"),))
-@example(b'{"a":1}', b"01", (Name(OUTPUT),))
-@example(b'{"a":1}', b'"\x01"', (Names(("a", OUTPUT)),))
-@example(b'{"a":1,"SageMakerOutput":2}', b"3", (Names(("a", OUTPUT)),))
-@example(b'{"a":1}', b" 1.50 ", (Name(OUTPUT),))
-@example(b'{"a":1}', b"", (Name("a"),))
+@given(_BODIES, _PICKED)
+@example((b'{"a":1}', b'"\\ud800"'), (Name("a"),))
+@example((b'{"a":1}', b"01"), (Name(OUTPUT),))
+@example((b'{"a":1}', b'"\x01"'), (Names(("a", OUTPUT)),))
+@example((b'{"a":1,"SageMakerOutput":2}', b"3"), (Names(("a", OUTPUT)),))
+@example((b'{"a":1}', b" 1.50 "), (Name(OUTPUT),))
+@example((b'{"a":1}', b""), (Name("a"),))
+@example((b'{"a":1}\r\n{"a":2}\r\n', b"1\r\n2\r\n"), (Names(("a", OUTPUT)),))
+@example((b'{"a":1}{"a":2}\n{"a":3\n}', b"1\n2\n3"), (Names(("a", OUTPUT)),))
+@example((b'{"a":1}\n{"a":2}{"a":\n3}\n', b"1\n2\n3\n"), (Names(("a", OUTPUT)),))
+@example((b'{"a":1}\n\n{"a":2}\n', b"1\n2\n"), (Names(("a", OUTPUT)),))
+@example((b'{"a":1}\n{"a":2}\n', b"1 2\n"), (Names(("a", OUTPUT)),))
+@example((b'{"a":1}\n{"a":2}\n', b"[1,\n2]\n3"), (Names(("a", OUTPUT)),))
+@example((b'{"a":1}\n{"a":2}\n{"a":3}', b"[1,\n2]\n3 4"), (Names(("a", OUTPUT)),))
 def test_what_is_joined_without_parsing_is_what_parsing_joins(
-    line: bytes, reply: bytes, steps: tuple[Name | Names]
+    bodies: tuple[bytes, bytes], steps: tuple[Name | Names]
 ) -> None:
+    body, reply = bodies
     path = Path("$...", steps)
     picking = MemberFilter.of(path)
     assert picking is not None
     try:
-        written = picking.write_joined(picking.read([line]), [reply])
+        written = picking.write_joined(picking.read(lines(body)), reply)
     except Unusual:
         return  # Then they are parsed.
-    assert written == [_parsed_and_filtered(path, line, reply)]
+    pairs = zip(lines(body), lines(reply), strict=True)
+    assert written == b"".join(_parsed_and_filtered(path, *pair) + b"\n" for pair in pairs)
 
 
 @pytest.mark.parametrize("depth", [200, 254, 255, 256, 990, 1024, 1025, 3000, 200_000])

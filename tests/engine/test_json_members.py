@@ -51,7 +51,7 @@ def test_what_picking_cannot_tell_is_left_to_parsing(line: bytes) -> None:
 def test_a_reply_that_is_no_json_is_left_to_parsing_also_where_the_filter_drops_it() -> None:
     picking = _filter("$.id")
     with pytest.raises(Unusual):
-        picking.write_joined(picking.read([b'{"id":1}']), [b"oops"])
+        picking.write_joined(picking.read([b'{"id":1}']), b"oops")
 
 
 @pytest.mark.parametrize("expression", ["$", "$.a.b", "$[0]", "$.*", "$['a','b'][0]"])
