@@ -10,12 +10,18 @@ same for who would rather wait.
 """
 
 import asyncio
+import fcntl
 import os
+import socket
+import sys
+import termios
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httptools
+
+from transform_engine.http_replies import CarefulReader, QuickReader, Shapes
 
 Stream = Callable[[], AsyncIterator[bytes]]
 Body = bytes | Stream
@@ -27,6 +33,7 @@ _AT_ONCE_BYTES = 64 * 1024
 _QUICK_BYTES = 64 * 1024
 _NO_BODY = b""
 _TURNS, _TURN_S = 64, 0.001
+_PATIENCE_S = 0.05
 
 
 class NoReply(Exception):
@@ -67,10 +74,13 @@ class HttpClient:
         self._port = port
         self._tell_types = tell_types
         self.idle: list[_Connection] = []
+        self.shapes = Shapes()
         self._open: set[_Connection] = set()
         self._connecting: dict[Waiter, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
         self._turns_left = _TURNS
+        self._patient: dict[_Connection, bytes] = {}  # And the body that was on its way.
+        self._watch: asyncio.TimerHandle | None = None
 
     def heads(self, content_type: str | None, accept: str | None) -> "Heads":
         """Return the heads of requests with these headers, for `post`."""
@@ -142,6 +152,8 @@ class HttpClient:
         for connection in [*self._open]:
             connection.close()
         self.idle.clear()
+        if self._watch is not None:
+            self._watch.cancel()
 
     def _head(
         self, method: str, path: str, headers: Mapping[str, str], length: int | None
@@ -219,6 +231,24 @@ class HttpClient:
         if connection in self.idle:
             self.idle.remove(connection)
 
+    def patient(self, connection: "_Connection") -> None:
+        """Look after a connection that waits for more than the first byte (called by it)."""
+        self._patient[connection] = _NO_BODY
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().call_later(_PATIENCE_S, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        for connection, body in [*self._patient.items()]:
+            if connection not in self._open or (
+                connection.body is body and connection.lose_patience()
+            ):
+                del self._patient[connection]
+            else:
+                self._patient[connection] = connection.body
+        if self._patient:
+            self._watch = asyncio.get_running_loop().call_later(_PATIENCE_S, self._look)
+
     def again(self, head: bytes, body: bytes, waiter: Waiter) -> None:
         """Send on a fresh connection what met one that had gone stale (called by it)."""
         self._connect(head, body, waiter)
@@ -259,13 +289,15 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, client: HttpClient, *, tell_types: bool, keep: bool) -> None:
         self._client = client
-        self._idle = client.idle
+        self._idle, self._shapes = client.idle, client.shapes
         self._keep = keep
         self._transport: Any = None
-        self._reader: _QuickReader | _CarefulReader = _QuickReader()
+        self._reader: QuickReader | CarefulReader = QuickReader()
         self._quick = not tell_types
-        self._come = _NO_BODY  # Of a reply that is not whole, as far as only a quick reader knows.
-        self._head = self._body = _NO_BODY
+        self._come = _NO_BODY  # Of a reply that is not whole, if no careful reader has it.
+        self._unparsed = False  # Whether no reader has had what came.
+        self._may_be_patient = sys.platform == "linux"  # Elsewhere nobody tried it.
+        self._head = self.body = _NO_BODY
         self._large = self._streaming = False
         self._writable: asyncio.Event | None = None
         self._used = False
@@ -277,22 +309,24 @@ class _Connection(asyncio.Protocol):
         self.waiter = waiter
         self.answered = False
         if not self._quick:
-            self._reader = _CarefulReader()
-        self._head, self._body = head, body
+            self._reader = CarefulReader()
+        self._head, self.body = head, body
         # If it is closing, `connection_lost` follows and sends the request again.
-        self._large = len(body) > _AT_ONCE_BYTES
-        if self._large:
+        if len(body) > _AT_ONCE_BYTES:
+            self._large, self._unparsed = True, False
             self._transport.writelines((head, body))
         else:
+            self._large, self._unparsed = False, self._quick
             self._transport.write(head + body)
 
     async def send_chunks(self, head: bytes, body: Body, waiting: _Waiting) -> Reply:
         """Send a request in chunks and return its reply."""
         self.waiter = waiting
         self.answered = False
-        self._reader = _CarefulReader()
-        self._head = self._body = _NO_BODY
+        self._reader = CarefulReader()
+        self._head = self.body = _NO_BODY
         self._large = self._streaming = True
+        self._unparsed = False
         self._writable = asyncio.Event()
         self._writable.set()
         if self._transport.is_closing():
@@ -330,7 +364,7 @@ class _Connection(asyncio.Protocol):
         # A body in chunks is no longer there; who opens it anew sends it again.
         if waiter is not None and self._used and not self.answered and self._head:
             self.waiter = None  # The server had closed it while it was idle.
-            self._client.again(self._head, self._body, waiter)
+            self._client.again(self._head, self.body, waiter)
         else:
             self._fail(str(error or "the server closed the connection"))
 
@@ -351,17 +385,37 @@ class _Connection(asyncio.Protocol):
             self.close()  # Bytes that nobody asked for.
             return
         self.answered = True
+        if self._unparsed:
+            if self._come:
+                data = self._come + data
+            shape = self._shapes.get(len(data))
+            if shape is not None:
+                begins, body_at, body_end, ends = shape
+                if data.startswith(begins) and data.endswith(ends):
+                    # What nearly all replies are.
+                    if body_at is None:
+                        self._come = data
+                        return
+                    if self._come:
+                        self._be_patient()
+                    self.waiter = None
+                    self._used = True
+                    self._idle.append(self)
+                    waiter.replied(200, data[body_at:body_end], None)
+                    return
+            self._unparsed, self._come = False, _NO_BODY
         try:
             reader.feed(data)
             if reader.neat and not self._large:
-                # What nearly all replies are: the connection is as it was before.
+                # The connection is as it was before.
                 reader.whole = reader.neat = False
                 self.waiter = None
                 self._used = True
-                self._come = _NO_BODY
                 self._idle.append(self)
-                pieces = reader.pieces
-                body = pieces.pop() if len(pieces) == 1 else reader.body()
+                body = reader.body()
+                if reader.status == 200:
+                    self._shapes.learn(self._come, data, body)
+                self._come = _NO_BODY
                 waiter.replied(reader.status, body, None)
                 return
             if not (reader.whole or reader.careful):
@@ -379,21 +433,48 @@ class _Connection(asyncio.Protocol):
             reader.surplus, reader.neat = True, False
         if reader.whole:
             self._replied(waiter, reader)
-        elif isinstance(reader, _CarefulReader) and reader.headers_bytes > _HEADERS_BYTES:
+        elif isinstance(reader, CarefulReader) and reader.headers_bytes > _HEADERS_BYTES:
             self._broken(f"the reply has more than {_HEADERS_BYTES} bytes of headers")
 
-    def _read_carefully(self) -> "_CarefulReader":
+    def _be_patient(self) -> None:
+        """Be woken only when more is there than what came first of this reply.
+
+        A server that writes a reply's head and then its body would wake us for each: that is half
+        of what a small request costs, where the server needs the processor itself.
+        """
+        if self._may_be_patient:
+            self._may_be_patient = False
+            self._wake_at(len(self._come) + 1)
+            self._client.patient(self)
+        self._come = _NO_BODY
+
+    def lose_patience(self) -> bool:
+        """Be woken by any byte from now on, if some wait unseen: a reply is shorter than others."""
+        if self.waiter is None or self._transport.is_closing():
+            return False
+        sock = self._transport.get_extra_info("socket")
+        unseen = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4))
+        if not any(unseen):
+            return False  # The server takes its time.
+        self._wake_at(1)
+        return True
+
+    def _wake_at(self, size: int) -> None:
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+
+    def _read_carefully(self) -> "CarefulReader":
         """Read again, with its headers, what has come of a reply, and the rest of it likewise."""
-        self._reader = reader = _CarefulReader()
+        self._reader = reader = CarefulReader()
         reader.feed(self._come)
         self._come = _NO_BODY
         return reader
 
-    def _replied(self, waiter: Waiter, reader: "_QuickReader | _CarefulReader") -> None:
+    def _replied(self, waiter: Waiter, reader: "QuickReader | CarefulReader") -> None:
         status, body, content_type = reader.status, reader.body(), reader.content_type
         self.waiter = None
         self._used = True
-        self._body = self._come = _NO_BODY
+        self.body = self._come = _NO_BODY
         # A reply that came before the body was read leaves the connection in between requests; of
         # refusals nobody can tell, since the body may lie unread in the kernel.
         if (
@@ -412,7 +493,7 @@ class _Connection(asyncio.Protocol):
                 self._transport.abort()
         else:
             if reader.careful:
-                self._reader = _QuickReader()
+                self._reader = QuickReader()
             else:
                 reader.whole = reader.neat = False
             self._idle.append(self)
@@ -435,7 +516,7 @@ class _Connection(asyncio.Protocol):
         if waiter is None:
             return
         reader = self._read_carefully() if self._come else self._reader
-        if error is None and isinstance(reader, _CarefulReader) and reader.ends_with_connection:
+        if error is None and isinstance(reader, CarefulReader) and reader.ends_with_connection:
             self._replied(waiter, reader)  # A body without a length ends with its connection.
         else:
             self._closed_early(error)
@@ -459,102 +540,3 @@ class _Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._writable is not None:
             self._writable.set()
-
-
-class _QuickReader:
-    """Reads replies one after the other; looks at no header."""
-
-    careful = False
-    content_type: str | None = None
-
-    def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        # The peer is a model server that the user chose, on loopback and with no proxy between:
-        # what smuggles requests elsewhere is only sloppy here, and Go's client takes it.
-        self._parser.set_dangerous_leniencies(
-            lenient_headers=True,
-            lenient_optional_cr_before_lf=True,
-            lenient_optional_lf_after_cr=True,
-            lenient_optional_crlf_after_chunk=True,
-            lenient_spaces_after_chunk_size=True,
-        )
-        self.feed: Callable[[bytes], None] = self._parser.feed_data
-        self.pieces: list[bytes] = []
-        self.status = 0
-        self.keep_alive = False
-        self.whole = self.surplus = False
-        self.neat = False  # Whole, no refusal, and the connection can be used again.
-
-    def body(self) -> bytes:
-        """Take the body."""
-        pieces = self.pieces
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        return body
-
-    # httptools
-
-    def on_message_begin(self) -> None:
-        if self.whole:
-            self.surplus, self.neat = True, False
-
-    def on_body(self, body: bytes) -> None:
-        if not self.whole:
-            self.pieces.append(body)
-
-    def on_message_complete(self) -> None:
-        if not self.whole:
-            status = self._parser.get_status_code()
-            if status >= 200:  # 100 Continue and its like come before the reply.
-                self.status = status
-                self.keep_alive = self._parser.should_keep_alive()
-                self.whole = True
-                self.neat = self.keep_alive and status < 400 and not self.careful
-
-
-class _CarefulReader(_QuickReader):
-    """Reads one reply of any size, and its headers."""
-
-    careful = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.feed = self._feed
-        self.headers_bytes = 0
-        self._delimited = self._headers_done = False
-
-    def _feed(self, data: bytes) -> None:
-        if not self._headers_done:
-            self.headers_bytes += len(data)
-        self._parser.feed_data(data)
-        if self._headers_done:
-            self.headers_bytes = 0
-
-    @property
-    def ends_with_connection(self) -> bool:
-        """Whether the end of the connection is the end of the reply."""
-        if self._headers_done and not self._delimited and not self.whole:
-            self.status = self._parser.get_status_code()
-            self.keep_alive = False
-            return True
-        return False
-
-    # httptools
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.whole:
-            return
-        match name.lower():
-            case b"content-type":
-                self.content_type = value.decode("latin-1")
-            case b"content-length" | b"transfer-encoding":
-                self._delimited = True
-
-    def on_headers_complete(self) -> None:
-        if not self.whole:
-            self._headers_done = self._parser.get_status_code() >= 200
-
-    def on_message_complete(self) -> None:
-        if not self._headers_done:
-            self.content_type, self._delimited = None, False  # 100 Continue has headers, too.
-        super().on_message_complete()

@@ -232,12 +232,14 @@ _SIZES = st.lists(st.integers(1, 80), min_size=1, max_size=5)
 @_fuzz
 @given(
     answers=st.lists(_well(), min_size=1, max_size=12),
+    times=st.integers(1, 3),
     sizes=_SIZES,
     concurrent=st.sampled_from([1, 3]),
 )
 def test_a_reply_is_read_however_it_is_written_and_however_it_comes(
-    answers: list[_Answer], sizes: list[int], concurrent: int, server: _Server
+    answers: list[_Answer], times: int, sizes: list[int], concurrent: int, server: _Server
 ) -> None:
+    answers *= times  # Also like one that came before.
     result, output, said = _job_with(server, answers, sizes, concurrent)
     assert result.ok, said
     assert output == b"".join(each.body or b"" for each in answers)

@@ -329,3 +329,148 @@ def test_bytes_that_are_no_http_are_no_reply() -> None:
             await _post(client)
 
     asyncio.run(_with_server(_answering(b"SSH-2.0-OpenSSH\r\n"), use))
+
+
+def _in_turn(*answers: Sequence[bytes], closes: bool = False) -> Talk:
+    """Answer each request of a connection with the next answer, each piece sent by itself."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for pieces in answers:
+            try:
+                await _request(reader)
+            except asyncio.IncompleteReadError:
+                return
+            for number, piece in enumerate(pieces):
+                await asyncio.sleep(0.005 if number else 0)
+                writer.write(piece)
+                await writer.drain()
+        if not closes:
+            await reader.read()  # Until the client closes.
+
+    return talk
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nX: 1\r\nContent-Length: 12\r\n\r\n"
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "status", "body"),
+    [
+        pytest.param(
+            _HEAD + b"a" * 12,
+            _HEAD.replace(b"200 OK", b"503 No") + b"b" * 12,
+            503,
+            b"b" * 12,
+            id="refused",
+        ),
+        pytest.param(
+            _HEAD + b"a" * 12,
+            _HEAD.replace(b"X: 1", b"X: 2") + b"b" * 12,
+            200,
+            b"b" * 12,
+            id="another header",
+        ),
+        pytest.param(
+            _HEAD + b"a" * 12,
+            _HEAD.replace(b"12", b"10") + b"b" * 12,
+            200,
+            b"b" * 10,
+            id="bytes too many",
+        ),
+        pytest.param(
+            _CHUNKED + b"c\r\n" + b"a" * 12 + b"\r\n0\r\n\r\n",
+            _CHUNKED + b"5\r\nbbbbb\r\n2\r\nbb\r\n0\r\n\r\n",
+            200,
+            b"bbbbbbb",
+            id="two chunks",
+        ),
+        pytest.param(
+            _CHUNKED + b"c\r\n" + b"a" * 12 + b"\r\n0\r\n\r\n",
+            _CHUNKED + b"2\r\nbb\r\n0\r\nX: 01234\r\n\r\n",
+            200,
+            b"bb",
+            id="a trailer",
+        ),
+        pytest.param(
+            _CHUNKED + b"c\r\n" + b"a" * 12 + b"\r\n0\r\n\r\n",
+            _CHUNKED + b"C\r\n" + b"b" * 12 + b"\r\n0\r\n\r\n",
+            200,
+            b"b" * 12,
+            id="spelled otherwise",
+        ),
+    ],
+)
+@pytest.mark.parametrize("cut", [None, 20, -5])
+def test_a_reply_as_long_as_the_one_before_it_is_read_as_what_it_is(
+    usual: bytes, other: bytes, status: int, body: bytes, cut: int | None
+) -> None:
+    assert len(usual) == len(other)
+
+    async def use(client: HttpClient) -> None:
+        for _ in range(3):
+            assert (await _post(client)).body == b"a" * 12
+        reply = await _post(client)
+        assert (reply.status, reply.body) == (status, body)
+
+    pieces = (other,) if cut is None else (other[:cut], other[cut:])
+    usually = (usual,) if cut is None else (usual[:cut], usual[cut:])
+    assert asyncio.run(_with_server(_in_turn(usually, usually, usually, pieces), use)) == 1
+
+
+def test_a_piece_as_long_as_a_whole_reply_is_the_beginning_that_it_is() -> None:
+    chunk = _CHUNKED + b"c\r\n" + b"a" * 12 + b"\r\n"
+    usual, begun = chunk + b"0\r\n\r\n", chunk + b"5\r\nbb"
+    assert len(usual) == len(begun)
+
+    async def use(client: HttpClient) -> None:
+        for _ in range(2):
+            assert (await _post(client)).body == b"a" * 12
+        assert (await _post(client)).body == b"a" * 12 + b"bbbbb"
+
+    answers = (usual,), (usual,), (begun, b"bbb\r\n0\r\n\r\n")
+    assert asyncio.run(_with_server(_in_turn(*answers), use)) == 1
+
+
+@pytest.mark.parametrize(
+    ("last", "closes"),
+    [
+        pytest.param((b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",), False, id="whole"),
+        pytest.param(
+            (b"HTTP/1.1 200 OK\r\nContent-", b"Length: 2\r\n\r\nok"), False, id="in pieces"
+        ),
+        pytest.param((b"HTTP/1.1 200 OK\r\n\r\nok",), True, id="without a length"),
+    ],
+)
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_reply_that_is_shorter_than_what_comes_first_of_others_is_not_waited_for(
+    run: Callable[..., int], last: Sequence[bytes], closes: bool
+) -> None:
+    usual = (_HEAD + b"12 bytes", b" are")
+
+    async def use(client: HttpClient) -> None:
+        for _ in range(5):
+            assert (await _post(client)).body == b"12 bytes are"
+        assert (await _post(client, timeout_s=2)).body == b"ok"
+
+    assert run(_with_server(_in_turn(*[usual] * 5, last, closes=closes), use)) == 1
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_reply_whose_body_is_late_is_read_like_others(run: Callable[..., int]) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number in range(8):
+            try:
+                await _request(reader)
+            except asyncio.IncompleteReadError:
+                return
+            writer.write(_HEAD)
+            await writer.drain()
+            await asyncio.sleep(0.2 if number == 5 else 0.005)
+            writer.write(b"body%8d" % number)
+
+    async def use(client: HttpClient) -> None:
+        for number in range(8):
+            assert (await _post(client, timeout_s=2)).body == b"body%8d" % number
+
+    assert run(_with_server(talk, use)) == 1
