@@ -44,13 +44,11 @@ async def _request(reader: asyncio.StreamReader) -> tuple[str, bytes]:
     return head, await reader.readexactly(int(length[0].split()[1]) if length else 0)
 
 
-def _answering(answer: bytes, *, times: int = 100, cuts: Sequence[int] = ()) -> Talk:
-    """Answer requests; with `cuts` in pieces, of which each is received by itself."""
-    places = [0, *(cut % len(answer) for cut in cuts), len(answer)]
-    pieces = [answer[start:end] for start, end in pairwise(places)]
+def _in_turn(*answers: Sequence[bytes], closes: bool = False) -> Talk:
+    """Answer each request of a connection with the next answer, each piece sent by itself."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for _ in range(times):
+        for pieces in answers:
             try:
                 await _request(reader)
             except asyncio.IncompleteReadError:
@@ -59,8 +57,17 @@ def _answering(answer: bytes, *, times: int = 100, cuts: Sequence[int] = ()) -> 
                 await asyncio.sleep(0.005 if number else 0)
                 writer.write(piece)
                 await writer.drain()
+        if not closes:
+            await reader.read()  # Until the client closes.
 
     return talk
+
+
+def _answering(answer: bytes, *, times: int = 100, cuts: Sequence[int] = ()) -> Talk:
+    """Answer requests; with `cuts` in pieces, of which each is received by itself."""
+    places = [0, *(cut % len(answer) for cut in cuts), len(answer)]
+    pieces = [answer[start:end] for start, end in pairwise(places)]
+    return _in_turn(*[pieces] * times, closes=True)
 
 
 async def _post(client: HttpClient, body: bytes = b"x", timeout_s: float = 5) -> Reply:
@@ -331,75 +338,23 @@ def test_bytes_that_are_no_http_are_no_reply() -> None:
     asyncio.run(_with_server(_answering(b"SSH-2.0-OpenSSH\r\n"), use))
 
 
-def _in_turn(*answers: Sequence[bytes], closes: bool = False) -> Talk:
-    """Answer each request of a connection with the next answer, each piece sent by itself."""
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for pieces in answers:
-            try:
-                await _request(reader)
-            except asyncio.IncompleteReadError:
-                return
-            for number, piece in enumerate(pieces):
-                await asyncio.sleep(0.005 if number else 0)
-                writer.write(piece)
-                await writer.drain()
-        if not closes:
-            await reader.read()  # Until the client closes.
-
-    return talk
-
-
 _HEAD = b"HTTP/1.1 200 OK\r\nX: 1\r\nContent-Length: 12\r\n\r\n"
+_USUAL = _HEAD + b"a" * 12
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+_CHUNK = _CHUNKED + b"c\r\n" + b"a" * 12 + b"\r\n0\r\n\r\n"
 
 
 @pytest.mark.parametrize(
     ("usual", "other", "status", "body"),
     [
-        pytest.param(
-            _HEAD + b"a" * 12,
-            _HEAD.replace(b"200 OK", b"503 No") + b"b" * 12,
-            503,
-            b"b" * 12,
-            id="refused",
-        ),
-        pytest.param(
-            _HEAD + b"a" * 12,
-            _HEAD.replace(b"X: 1", b"X: 2") + b"b" * 12,
-            200,
-            b"b" * 12,
-            id="another header",
-        ),
-        pytest.param(
-            _HEAD + b"a" * 12,
-            _HEAD.replace(b"12", b"10") + b"b" * 12,
-            200,
-            b"b" * 10,
-            id="bytes too many",
-        ),
-        pytest.param(
-            _CHUNKED + b"c\r\n" + b"a" * 12 + b"\r\n0\r\n\r\n",
-            _CHUNKED + b"5\r\nbbbbb\r\n2\r\nbb\r\n0\r\n\r\n",
-            200,
-            b"bbbbbbb",
-            id="two chunks",
-        ),
-        pytest.param(
-            _CHUNKED + b"c\r\n" + b"a" * 12 + b"\r\n0\r\n\r\n",
-            _CHUNKED + b"2\r\nbb\r\n0\r\nX: 01234\r\n\r\n",
-            200,
-            b"bb",
-            id="a trailer",
-        ),
-        pytest.param(
-            _CHUNKED + b"c\r\n" + b"a" * 12 + b"\r\n0\r\n\r\n",
-            _CHUNKED + b"C\r\n" + b"b" * 12 + b"\r\n0\r\n\r\n",
-            200,
-            b"b" * 12,
-            id="spelled otherwise",
-        ),
+        (_USUAL, _HEAD.replace(b"200 OK", b"503 No") + b"b" * 12, 503, b"b" * 12),
+        (_USUAL, _HEAD.replace(b"X: 1", b"X: 2") + b"b" * 12, 200, b"b" * 12),
+        (_USUAL, _HEAD.replace(b"12", b"10") + b"b" * 12, 200, b"b" * 10),
+        (_CHUNK, _CHUNKED + b"5\r\nbbbbb\r\n2\r\nbb\r\n0\r\n\r\n", 200, b"bbbbbbb"),
+        (_CHUNK, _CHUNKED + b"2\r\nbb\r\n0\r\nX: 01234\r\n\r\n", 200, b"bb"),
+        (_CHUNK, _CHUNK.replace(b"c\r\n" + b"a" * 12, b"C\r\n" + b"b" * 12), 200, b"b" * 12),
     ],
+    ids=["refused", "header", "bytes too many", "two chunks", "a trailer", "spelled otherwise"],
 )
 @pytest.mark.parametrize("cut", [None, 20, -5])
 def test_a_reply_as_long_as_the_one_before_it_is_read_as_what_it_is(
