@@ -36,6 +36,7 @@ _LOOK_BACK_BYTES = 4096
 _GATHERED_REPLIES = 256
 _GATHERED_BYTES = 4096  # A larger one is written at once.
 _SAMPLE_BYTES = 16 * 1024
+_WIDEST_WINDOW, _SMALL_BYTES = 256, 512 * 1024
 _KEPT_BYTES = 32 * 2**20
 _COUNTED_BYTES = 256 * 2**20
 _NO_BATCH: Iterator[Any] = iter(())
@@ -73,7 +74,7 @@ class Job:
     """What the objects of a job have in common.
 
     :param window: how many payloads of an object may be sent, or wait for the reply of an earlier
-        one.
+        one, however large they are.
     :param on_end: called once for each object, with why it failed or None.
     """
 
@@ -118,6 +119,7 @@ class ObjectRun:
         self._waiting: deque[Payload] = deque()  # In order, from the first without a reply.
         self._gathered: list[bytes] = []
         self._reads_replies = job.recipe.reads_replies
+        self._window = job.window  # Wider for a while, where what waits is small.
         self._next: Callable[[], Payload | None] = _nothing
 
     def begin(self) -> None:
@@ -145,7 +147,7 @@ class ObjectRun:
 
     def take(self) -> Payload | None:
         """Give the next payload to send; None if there is none at the moment, or no more."""
-        if self.all_taken or len(self._waiting) >= self._job.window:
+        if self.all_taken or (len(self._waiting) >= self._window and not self._widen()):
             return None
         try:
             payload = next(self._batch, None)
@@ -164,6 +166,18 @@ class ObjectRun:
             return None
         self._waiting.append(payload)
         return payload
+
+    def _widen(self) -> bool:
+        """Let more payloads wait for an earlier reply, if all that do are small.
+
+        A server may let one request wait while it replies to many others.
+        """
+        waiting = self._waiting
+        held = sum(len(payload.body) + len(payload.reply or b"") for payload in waiting)
+        if len(waiting) >= _WIDEST_WINDOW or held > _SMALL_BYTES:
+            return False
+        self._window = len(waiting) + self._job.settings.max_concurrent
+        return True
 
     def close(self) -> None:
         """Leave nothing behind: the job is given up, or the object has ended."""
@@ -322,6 +336,7 @@ class ObjectRun:
 
     def _from_file(self) -> Payload | None:
         for batch in self._batches:
+            self._window = self._job.window  # What comes now may be larger.
             self._batch = iter(batch)
             payload = next(self._batch, None)
             if payload is not None:
@@ -401,6 +416,7 @@ class ObjectRun:
         ready, room = self._ready, self._room
         assert ready is not None
         assert room is not None
+        self._window = self._job.window  # What comes now may be larger.
         for payload in payloads:
             ready.append(payload)
             self._ready_bytes += len(payload.body)

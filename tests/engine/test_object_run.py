@@ -219,3 +219,48 @@ def test_a_join_that_picks_members_falls_back_on_parsing_where_it_must(
         '{"SageMakerOutput":{"label":1}}\n'
         '{"SageMakerOutput":{"label":1},"id":"é"}\n'
     )
+
+
+@pytest.mark.parametrize(
+    ("reply", "meanwhile"),
+    [
+        pytest.param(b"x", 257, id="small"),
+        pytest.param(b"x" * 100_000, 9, id="large"),
+    ],
+)
+def test_a_request_that_waits_holds_up_others_only_where_replies_are_large(
+    reply: bytes, meanwhile: int, request_for: _Request, job_for: _Job, bucket: FolderStorage
+) -> None:
+    rows = [b"%03d" % number for number in range(400)]
+    others = seen = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal others, seen
+        while head := (await reader.readuntil(b"\r\n\r\n")):
+            body = b"" if head.startswith(b"GET") else await reader.readexactly(3)
+            if body == rows[0]:
+                seen = -1
+                while others != seen:  # Until no other request comes.
+                    seen = others
+                    await asyncio.sleep(0.3)
+            elif body:
+                others += 1
+            text = body + reply if body else b""
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))
+            await writer.drain()
+
+    async def scenario() -> InstanceResult:
+        await write_object(bucket, "bkt", "in/a", b"\n".join(rows))
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        request = request_for(BatchStrategy="SingleRecord", MaxConcurrentTransforms=4)
+        job = job_for(request, [Container(url=url)])
+        spec = InstanceSpec(
+            job=job, instance_id="i-1", instance_index=0, instance_count=1, started_at=0
+        )
+        async with server:
+            return await run_instance(spec, storage=bucket, log=MemoryLog(), stop=asyncio.Event())
+
+    assert asyncio.run(scenario()).ok
+    assert seen == meanwhile
+    assert _output(bucket) == b"".join(row + reply + b"\n" for row in rows)
