@@ -3,7 +3,7 @@
 import importlib
 import json
 import os
-import resource
+import re
 import time
 from collections import Counter
 from typing import Any
@@ -23,6 +23,14 @@ def _count_and_call(client: Any, operation: str, parameters: dict[str, Any]) -> 
 BaseClient._make_api_call = _count_and_call
 
 
+def _peak_bytes() -> int:
+    # Not ru_maxrss, which counts what the process had that started this one: the whole emulator.
+    with open("/proc/self/status") as status:
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
 def handle(event: Any, context: Any) -> Any:
     """Do as the real one."""
     _calls.clear()
@@ -32,7 +40,7 @@ def handle(event: Any, context: Any) -> Any:
         "function": os.environ["METERED_MODULE"].rpartition(".")[2],
         "seconds": time.monotonic() - began,
         "calls": dict(_calls),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": _peak_bytes(),
         "payload_bytes": max(len(json.dumps(event)), len(json.dumps(answer))),
     }
     with open(os.environ["METERED_NOTES"], "ab", buffering=0) as file:  # whole lines of many
