@@ -5,8 +5,8 @@ sent again on a fresh one, which is no retry. No redirects, no content coding, a
 llhttp reads. See reference/model-servers.md.
 
 Made for a hundred thousand small requests a second: an exchange costs no task, no future and no
-timer, and a small reply is parsed without a look at its headers. `post` calls back; `call` is the
-same for who would rather wait.
+timer, and a small reply is known by its shape, or parsed without a look at its headers. `post`
+calls back; `call` is the same for who would rather wait.
 """
 
 import asyncio
@@ -439,8 +439,8 @@ class _Connection(asyncio.Protocol):
     def _be_patient(self) -> None:
         """Be woken only when more is there than what came first of this reply.
 
-        A server that writes a reply's head and then its body would wake us for each: that is half
-        of what a small request costs, where the server needs the processor itself.
+        A server that writes a reply's head and then its body would wake us for each, and needs the
+        processor itself meanwhile.
         """
         if self._may_be_patient:
             self._may_be_patient = False
@@ -452,16 +452,18 @@ class _Connection(asyncio.Protocol):
         """Be woken by any byte from now on, if some wait unseen: a reply is shorter than others."""
         if self.waiter is None or self._transport.is_closing():
             return False
-        sock = self._transport.get_extra_info("socket")
-        unseen = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4))
+        unseen = fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, bytes(4))
         if not any(unseen):
             return False  # The server takes its time.
         self._wake_at(1)
         return True
 
     def _wake_at(self, size: int) -> None:
-        sock = self._transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+
+    @property
+    def _socket(self) -> Any:
+        return self._transport.get_extra_info("socket")
 
     def _read_carefully(self) -> "CarefulReader":
         """Read again, with its headers, what has come of a reply, and the rest of it likewise."""
@@ -526,7 +528,7 @@ class _Connection(asyncio.Protocol):
 
         Writing failed, so the loop has read no more; the kernel still has what came before.
         """
-        fileno = self._transport.get_extra_info("socket").fileno()
+        fileno = self._socket.fileno()
         try:
             while self.waiter is not None and fileno >= 0 and (data := os.read(fileno, 1 << 16)):
                 self.data_received(data)

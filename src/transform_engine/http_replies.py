@@ -37,9 +37,9 @@ class Shapes(dict[int, Shape]):
 
         :param first: what came of it before the `rest`, or nothing.
         """
-        reply = first + rest
-        if len(reply) > _SMALL_BYTES:
+        if len(first) + len(rest) > _SMALL_BYTES:
             return
+        reply = first + rest
         head, blank_line, after = reply.partition(b"\r\n\r\n")
         chunk, last_chunk = b"%x\r\n" % len(body), b"\r\n0\r\n\r\n"
         if after == body:

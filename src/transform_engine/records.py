@@ -229,12 +229,12 @@ class Recipe:
 
         :raises BadReply, BadInput: it cannot be joined or filtered.
         """
-        joined = self._joined_members(payload, reply)
-        if joined is not None:
-            yield joined
-            return
         rows: Iterable[bytes] | None = None
         if self.keeps_bodies:
+            joined = self._joined_members(payload, reply)
+            if joined is not None:
+                yield joined
+                return
             rows = self._joined_columns(payload, reply)
         if rows is None:
             rows = self._reply_rows(payload, reply)
@@ -252,7 +252,7 @@ class Recipe:
     def _joined_members(self, payload: Payload, reply: bytes) -> bytes | None:
         """Join JSON without parsing where that comes to the same; None where it does not."""
         members = self._output_members
-        if not self.keeps_bodies or payload.kept is None or members is None or not is_text(reply):
+        if payload.kept is None or members is None or not is_text(reply):
             return None
         try:
             return members.write_joined(payload.kept, reply)
