@@ -78,7 +78,6 @@ async def run_instance(
 
 @dataclass(slots=True)
 class _Progress:
-    total: int
     done: list[Task] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     # Texts, since an error holds on to the payload that it is about.
@@ -199,7 +198,7 @@ class _Agent:
     async def _transform(
         self, tasks: Sequence[Task], settings: Settings, servers: ModelServers
     ) -> _Progress:
-        progress = _Progress(len(tasks))
+        progress = _Progress()
         several = len(servers.servers) > 1
         clients = [
             HttpClient(server.port, server.host, tell_types=several) for server in servers.servers
@@ -238,35 +237,30 @@ class _Agent:
     def _object_ended(
         self, progress: _Progress, run: ObjectRun, failure: ObjectFailed | None
     ) -> None:
-        task, output, reason = run.task, None, {}
+        task = run.task
+        event: dict[str, Any] = {
+            "event": "object",
+            "key": task.key,
+            "ok": failure is None,
+            "output": None,
+            "bytes": run.bytes_read,
+            "records": run.records,
+            "records_estimated": run.records_estimated,
+        }
         if failure is None:
-            output = output_key(self._out_prefix, task.relative)
+            event["output"] = run.output.key
             progress.done.append(task)
-            progress.outputs.append(output)
+            progress.outputs.append(run.output.key)
         else:
             for line in failure.lines:
                 self._log.agent(agent_line(f"{task.name}: {line}"))
             progress.failed += 1
             progress.lost = progress.lost or isinstance(failure, NoAnswer)
             progress.failure_reason = progress.failure_reason or failure.failure_reason
-            reason = {"reason": failure.reason[:_REASON_LENGTH]}
+            reason = event["reason"] = failure.reason[:_REASON_LENGTH]
             if progress.failed <= _FAILURES_IN_DETAIL:
-                progress.told.append(f"{task.name}: {reason['reason']}")
-        self._on_event(
-            {
-                "event": "object",
-                "key": task.key,
-                "ok": failure is None,
-                "output": output,
-                **reason,
-                "bytes": run.bytes_read,
-                "records": run.records,
-                "records_estimated": run.records_estimated,
-                "done": len(progress.done),
-                "failed": progress.failed,
-                "total": progress.total,
-            }
-        )
+                progress.told.append(f"{task.name}: {reason}")
+        self._on_event(event)
 
     async def _result(self, progress: _Progress, servers: ModelServers) -> InstanceResult:
         counts: Any = {

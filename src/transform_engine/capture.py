@@ -66,8 +66,7 @@ async def _write(
         for entry in entries:
             output.write(between + json.dumps(entry, separators=(",", ":")).encode())
             between = b",\n"
-        output.write(b"]")
-        if (visible := output.commit()) is not None:
+        if (visible := output.commit(b"]")) is not None:
             await visible
     finally:
         output.discard()

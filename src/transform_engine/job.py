@@ -247,7 +247,7 @@ class _Instance:
         self._last: Mapping[str, Any] | None = None
         self._outputs: list[str] = []
         self.failures: list[tuple[str, str]] = []
-        self._total = self._done = self._failed = 0
+        self._total = self._failed = 0
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -283,11 +283,12 @@ class _Instance:
             if event["event"] == "started":
                 self._total = event["total"]
             elif event["event"] == "object":
-                self._done, self._failed = event["done"], event["failed"]
                 if event["ok"]:
                     self._outputs.append(event["output"])
-                elif len(self.failures) < _FAILURES:
-                    self.failures.append((event["key"], event["reason"]))
+                else:
+                    self._failed += 1
+                    if len(self.failures) < _FAILURES:
+                        self.failures.append((event["key"], event["reason"]))
             elif event["event"] == "ended":
                 self._last = event
             try:
@@ -313,12 +314,13 @@ class _Instance:
             except subprocess.TimeoutExpired:
                 continue
         self._reader.join(10)
-        counts: Any = {"done": self._done, "failed": self._failed, "outputs": tuple(self._outputs)}
+        done = len(self._outputs)
+        counts: Any = {"done": done, "failed": self._failed, "outputs": tuple(self._outputs)}
         if self._last is None:
             if stopping.is_set():
                 return InstanceResult(ok=False, stopped=True, **counts)
             # All that it had before it has failed with it.
-            counts["failed"] = max(self._total - self._done, self._failed)
+            counts["failed"] = max(self._total - done, self._failed)
             many = min(counts["failed"] - self._failed, _FAILURES)
             left = itertools.islice(self._unfinished(), many)
             self.failures += [(task.key, INTERNAL_ERROR) for task in left]

@@ -114,45 +114,20 @@ class ObjectRun:
 
     def __init__(self, task: Task, output: Output, job: Job) -> None:
         self.task = task
-        self._output = output
+        self.output = output
         self._job = job
         self._waiting: deque[Payload] = deque()  # In order, from the first without a reply.
         self._gathered: list[bytes] = []
         self._reads_replies = job.recipe.reads_replies
         self._window = job.window  # Wider for a while, where what waits is small.
-        self._next: Callable[[], Payload | None] = _nothing
-
-    def begin(self) -> None:
-        """Open the object."""
-        try:
-            self._job.recipe.check()
-            if not self._job.recipe.can_stream:
-                self._path = self._job.storage.file_path(self.task.bucket, self.task.key)
-        except ObjectFailed as failure:
-            self.fail(failure)
-        except Exception as error:
-            # Whatever a storage raises: its key may be none that a place can have.
-            self.fail(_unreadable(error))
-        else:
-            if self._path is not None and self._job.settings.split == "None":
-                self._next = self._whole_file
-            elif self._path is not None:
-                self._batches = self._of_file(self._path, self._job.recipe.packer())
-                self._next = self._from_file
-            else:
-                self._ready = deque()
-                self._next = self._read
-                self._room = asyncio.Event()
-                self._background = asyncio.create_task(self._read_ahead())
+        self._next: Callable[[], Payload | None] = self._begin
 
     def take(self) -> Payload | None:
         """Give the next payload to send; None if there is none at the moment, or no more."""
         if self.all_taken or (len(self._waiting) >= self._window and not self._widen()):
             return None
         try:
-            payload = next(self._batch, None)
-            if payload is None:
-                payload = self._next()
+            payload = next(self._batch, None) or self._next()
         except ObjectFailed as failure:
             self.fail(failure)
             return None
@@ -188,7 +163,7 @@ class ObjectRun:
         self._batch = self._batches = _NO_BATCH  # Closes the file.
         if self._background is not None:
             self._background.cancel()
-        self._output.discard()
+        self.output.discard()
 
     async def wait_closed(self) -> None:
         """Wait until nothing of it goes on behind."""
@@ -228,11 +203,12 @@ class ObjectRun:
                     return
                 if self._reads_replies:
                     for part in self._job.recipe.output(payload, reply):
-                        self._output.write(part)
+                        self.output.write(part)
                 else:
                     gathered.append(reply)
                     if len(reply) > _GATHERED_BYTES or len(gathered) == _GATHERED_REPLIES:
-                        self._flush()
+                        self.output.write(self._job.recipe.plain_output(gathered))
+                        gathered.clear()
                 waiting.popleft()
                 self.records += payload.records
                 if payload.size:
@@ -246,11 +222,6 @@ class ObjectRun:
         if self.all_taken:
             self._end_if_whole()
 
-    def _flush(self) -> None:
-        if self._gathered:
-            self._output.write(self._job.recipe.plain_output(self._gathered))
-            self._gathered.clear()
-
     def _end_if_whole(self) -> None:
         if not self.all_taken or self._waiting or self._over:
             return
@@ -260,8 +231,7 @@ class ObjectRun:
                 and self._job.settings.readings.empty_object_fails
             ):
                 raise BadInput("the object must have a record, got an empty object; remove it")
-            self._flush()
-            visible = self._output.commit()
+            visible = self.output.commit(self._job.recipe.plain_output(self._gathered))
         except ObjectFailed as failure:
             self.fail(failure)
         except Exception as error:
@@ -302,7 +272,11 @@ class ObjectRun:
         self._end(failure)
 
     def _end(self, failure: ObjectFailed | None) -> None:
-        self.close()
+        if failure is None:
+            self._over, self._next = True, _nothing  # All was read, and nothing waits.
+            self.output.discard()
+        else:
+            self.close()
         self._job.on_end(self, failure)
 
     def _place(self, payload: Payload) -> str:
@@ -320,17 +294,40 @@ class ObjectRun:
 
     # Where payloads come from
 
-    def _whole_file(self) -> Payload | None:
+    def _begin(self) -> Payload | None:
+        """Open the object."""
+        task, job = self.task, self._job
+        job.recipe.check()
+        try:
+            path = None if job.recipe.can_stream else job.storage.file_path(task.bucket, task.key)
+        except ObjectFailed:
+            raise
+        except Exception as error:
+            # Whatever a storage raises: its key may be none that a place can have.
+            raise _unreadable(error) from error
+        self._path = path
+        if path is None:
+            self._ready = deque()
+            self._next = self._read
+            self._room = asyncio.Event()
+            self._background = asyncio.create_task(self._read_ahead())
+        elif job.settings.split == "None":
+            return self._whole_file(path)
+        else:
+            self._batches = self._of_file(path, job.recipe.packer())
+            self._next = self._from_file
+        return self._next()
+
+    def _whole_file(self, path: str) -> Payload | None:
         """Read a file whose content is one payload, or none."""
         self.all_taken = True
-        assert self._path is not None
         size = self.task.size
         if size and not self._job.settings.gzip:
-            body = read_page(self._path, size)
+            body = read_page(path, size)
             if body is not None:
                 self.bytes_read = size
                 return self._job.recipe.pack_whole(body)
-        batches = self._of_file(self._path, self._job.recipe.packer())
+        batches = self._of_file(path, self._job.recipe.packer())
         payloads = [*chain.from_iterable(batches)]
         return payloads[0] if payloads else None
 

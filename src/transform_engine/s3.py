@@ -435,7 +435,8 @@ class S3Output:
         kms_key_id: str | None,
     ) -> None:
         self._storage = storage
-        self._place = bucket, key
+        self._bucket = bucket
+        self.key = key
         self._scratch = scratch or tempfile.gettempdir()
         self._kms_key_id = kms_key_id
         self._start = bytearray()
@@ -458,19 +459,20 @@ class S3Output:
         except OSError as error:
             raise not_writable(self._scratch, error) from error
 
-    def commit(self) -> "asyncio.Future[None]":
-        """Upload the content."""
+    def commit(self, rest: bytes = b"") -> "asyncio.Future[None]":
+        """Append the last bytes and upload the content."""
+        self.write(rest)
         return asyncio.create_task(self._upload())
 
     async def _upload(self) -> None:
         if self._file is None:
-            await self._storage.put(*self._place, bytes(self._start), self._kms_key_id)
+            await self._storage.put(self._bucket, self.key, bytes(self._start), self._kms_key_id)
             return
         try:
             self._file.flush()
         except OSError as error:
             raise not_writable(self._scratch, error) from error
-        await self._storage.upload(*self._place, self._file.name, self._kms_key_id)
+        await self._storage.upload(self._bucket, self.key, self._file.name, self._kms_key_id)
 
     def discard(self) -> None:
         """Drop the content."""

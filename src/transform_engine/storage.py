@@ -112,7 +112,7 @@ class Storage(Protocol):
     def output(
         self, bucket: str, key: str, *, scratch: str | None = None, kms_key_id: str | None = None
     ) -> "Output":
-        """Begin an object that appears whole or not at all; what is wrong, its `write` says.
+        """Begin an object that appears whole or not at all; what is wrong, it says when used.
 
         :param scratch: a folder for what is too long to gather in memory.
         :param kms_key_id: the key that S3 encrypts it with.
@@ -130,13 +130,21 @@ class Storage(Protocol):
 
 
 class Output(Protocol):
-    """An object in the making."""
+    """An object in the making.
+
+    :ivar key: the object's.
+    """
+
+    key: str
 
     def write(self, data: bytes) -> None:
         """Append."""
 
-    def commit(self) -> "asyncio.Future[None] | None":
-        """Make it visible; done on return, or once what is returned is done."""
+    def commit(self, rest: bytes = b"") -> "asyncio.Future[None] | None":
+        """Append the last bytes and make it visible.
+
+        Done on return, or once what is returned is done.
+        """
 
     def discard(self) -> None:
         """Leave nothing of it, unless it is visible already; may be called at any time."""
@@ -148,8 +156,7 @@ async def write_object(
     """Write an object that is whole already."""
     output = storage.output(bucket, key, kms_key_id=kms_key_id)
     try:
-        output.write(content)
-        if (visible := output.commit()) is not None:
+        if (visible := output.commit(content)) is not None:
             await visible
     finally:
         output.discard()
@@ -158,13 +165,15 @@ async def write_object(
 class LocalOutput:
     """A file in the making: appears under its name when it is whole.
 
+    :param path: the file that holds the bytes of the object `key`.
     :param mark: how the names of a writer's files in the making start, see `in_the_making`.
     :param small: who may make it if it is small.
     """
 
-    __slots__ = ("_file", "_gathered", "_mark", "_path", "_size", "_small", "_temporary")
+    __slots__ = ("_file", "_gathered", "_mark", "_path", "_size", "_small", "_temporary", "key")
 
-    def __init__(self, path: str, mark: str, small: SmallFiles | None = None) -> None:
+    def __init__(self, key: str, path: str, mark: str, small: SmallFiles | None = None) -> None:
+        self.key = key
         self._path = path
         self._mark = mark
         self._small = small
@@ -207,13 +216,14 @@ class LocalOutput:
             self._file = os.open(temporary, flags, 0o666)
         self._temporary = temporary
 
-    def commit(self) -> "asyncio.Future[None] | None":
-        """Make the file visible; one without content is a file, too."""
-        if self._file < 0 and self._small is not None and self._size <= SMALL_BYTES:
-            made = self._small.make(self._path, b"".join(self._gathered))
+    def commit(self, rest: bytes = b"") -> "asyncio.Future[None] | None":
+        """Append the last bytes and make the file visible; without any it is a file, too."""
+        content = b"".join((*self._gathered, rest))
+        if self._small is not None and len(content) <= SMALL_BYTES and self._file < 0:
+            made = self._small.make(self._path, content)
             if made is not None:
-                self._gathered = []
                 return made
+        self._gathered = [content]
         self._flush()
         try:
             self._close()
@@ -243,14 +253,15 @@ class LocalOutput:
 class _NoOutput:
     """An object whose key no file can have."""
 
-    def __init__(self, failure: StorageFailed) -> None:
+    def __init__(self, key: str, failure: StorageFailed) -> None:
+        self.key = key
         self._failure = failure
 
     def write(self, data: bytes) -> None:
         """Refuse."""
         raise self._failure
 
-    def commit(self) -> None:
+    def commit(self, rest: bytes = b"") -> None:
         """Refuse."""
         raise self._failure
 
@@ -291,10 +302,9 @@ def small_files(spec: JobSpec) -> SmallFiles:
     mark = in_the_making(spec.work_dir)
 
     def make(path: str, content: bytes) -> None:
-        output = LocalOutput(path, mark)
+        output = LocalOutput(path[1:], path, mark)
         try:
-            output.write(content)
-            output.commit()
+            output.commit(content)
         finally:
             output.discard()
 
@@ -409,9 +419,9 @@ class _OnThisMachine:
     ) -> Output:
         """Begin a file that appears whole or not at all; files have no encryption key."""
         try:
-            return LocalOutput(self.file_path(bucket, key), self._mark, self._small)
+            return LocalOutput(key, self.file_path(bucket, key), self._mark, self._small)
         except StorageFailed as failure:
-            return _NoOutput(failure)
+            return _NoOutput(key, failure)
 
     def delete(self, bucket: str, *keys: str) -> None:
         """Remove objects; a missing one is no error."""

@@ -91,7 +91,6 @@ class Workload:
                 break
             run = ObjectRun(task, self._output_of(task), self._job)
             self._unfinished.add(run)
-            run.begin()
             payload = run.take()
             if not run.all_taken:
                 self._open.append(run)

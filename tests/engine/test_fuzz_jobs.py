@@ -109,14 +109,14 @@ def server() -> Iterator[_Server]:
 class _Kept(Output):
     def __init__(self, objects: dict[str, bytes], key: str) -> None:
         self._objects = objects
-        self._key = key
+        self.key = key
         self._pieces: list[bytes] = []
 
     def write(self, data: bytes) -> None:
         self._pieces.append(bytes(data))
 
-    def commit(self) -> None:
-        self._objects[self._key] = b"".join(self._pieces)
+    def commit(self, rest: bytes = b"") -> None:
+        self._objects[self.key] = b"".join((*self._pieces, rest))
 
     def discard(self) -> None:
         self._pieces = []

@@ -482,10 +482,13 @@ def test_a_job_whose_network_goes_fails_soon_and_keeps_what_is_done(
     for number in range(50):
         s3.put_object(Bucket="bkt", Key=f"in/{number:02}", Body=b"1\n")
     with Wire(aws) as wire:
+        ended: list[Mapping[str, Any]] = []
 
         def see(event: Mapping[str, Any]) -> None:
-            if event["event"] == "object" and event["done"] == 3:
-                wire.close()
+            if event["event"] == "object":
+                ended.append(event)
+                if len(ended) == 3:
+                    wire.close()
 
         job = _spec(request_for(), container("echo_rstrip"), tmp_path, wire.endpoint)
         instance = InstanceSpec(
@@ -522,10 +525,13 @@ def test_a_stopped_job_leaves_nothing_in_s3(
     for key in "a", "/b c", "hang":
         s3.put_object(Bucket="bkt", Key=f"in/{key}", Body=key.encode())
     seen = threading.Event()
+    ended: list[Mapping[str, Any]] = []
 
     def see(event: Mapping[str, Any]) -> None:
-        if event["event"] == "object" and event["done"] == 2:
-            seen.set()
+        if event["event"] == "object":
+            ended.append(event)
+            if len(ended) == 2:
+                seen.set()
 
     script = [{"match_body": "hang", "hang": True}, {"body": "ok"}]
     job = TransformJob(_spec(request_for(), container(script=script), tmp_path, aws), on_event=see)
