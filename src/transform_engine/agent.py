@@ -24,7 +24,7 @@ from transform_engine.servers import ModelServers
 from transform_engine.settings import Settings, settings_for
 from transform_engine.small_files import ON_THEIR_WAY
 from transform_engine.spec import InstanceSpec
-from transform_engine.storage import LOCAL, Output, Storage, StorageFailed, split_uri
+from transform_engine.storage import LOCAL, Storage, StorageFailed, split_uri
 from transform_engine.workload import Workload
 
 Event = Mapping[str, Any]
@@ -119,12 +119,6 @@ class _Agent:
         servers = ModelServers(self._spec.job, self._log)
         try:
             self._out_bucket, self._out_prefix = self._output_path()
-            self._begin_output = partial(
-                self._storage.output,
-                self._out_bucket,
-                scratch=self._spec.job.work_dir,
-                kms_key_id=self._request["TransformOutput"].get("KmsKeyId") or None,
-            )
             tasks = await asyncio.to_thread(self._share)
             await servers.start(self._storage, Path(self._spec.job.work_dir))
             offered = await servers.servers[0].parameters()
@@ -203,13 +197,18 @@ class _Agent:
         clients = [
             HttpClient(server.port, server.host, tell_types=several) for server in servers.servers
         ]
+        begin = self._storage.outputs(
+            self._out_bucket,
+            scratch=self._spec.job.work_dir,
+            kms_key_id=self._request["TransformOutput"].get("KmsKeyId") or None,
+        )
         work = Workload(
             tasks,
             recipe=Recipe(settings, started_at=self._spec.started_at),
             settings=settings,
             storage=self._storage,
             clients=clients,
-            output_of=self._output_of,
+            output_of=lambda task: begin(output_key(self._out_prefix, task.relative)),
             ending=ON_THEIR_WAY if self._out_bucket == LOCAL else _UPLOADS,
             on_end=partial(self._object_ended, progress),
         )
@@ -230,9 +229,6 @@ class _Agent:
                 self._on_event({"event": "progress", "bytes": size, "records": records})
             except Exception as error:
                 work.broke(error)
-
-    def _output_of(self, task: Task) -> Output:
-        return self._begin_output(output_key(self._out_prefix, task.relative))
 
     def _object_ended(
         self, progress: _Progress, run: ObjectRun, failure: ObjectFailed | None

@@ -59,7 +59,7 @@ def _inputs(done: Sequence[Task]) -> tuple[str, list[str]]:
 async def _write(
     storage: Storage, bucket: str, key: str, entries: Iterable[Any], *, kms_key_id: str | None
 ) -> None:
-    output = storage.output(bucket, key, kms_key_id=kms_key_id)
+    output = storage.outputs(bucket, kms_key_id=kms_key_id)(key)
     try:
         # One entry a line, so that a person can read a long one.
         between = b"["

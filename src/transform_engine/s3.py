@@ -273,11 +273,11 @@ class S3Storage:
     def file_path(self, bucket: str, key: str) -> None:
         """Objects in S3 are on no disk of ours."""
 
-    def output(
-        self, bucket: str, key: str, *, scratch: str | None = None, kms_key_id: str | None = None
-    ) -> "S3Output":
-        """Begin an object that appears whole or not at all."""
-        return S3Output(self, bucket, key, scratch=scratch, kms_key_id=kms_key_id)
+    def outputs(
+        self, bucket: str, *, scratch: str | None = None, kms_key_id: str | None = None
+    ) -> "Callable[[str], S3Output]":
+        """Return what begins an object of a key, which appears whole or not at all."""
+        return functools.partial(S3Output, self, bucket, scratch=scratch, kms_key_id=kms_key_id)
 
     async def put(self, bucket: str, key: str, content: bytes, kms_key_id: str | None) -> None:
         """Make an object of bytes."""

@@ -109,10 +109,12 @@ class Storage(Protocol):
     def file_path(self, bucket: str, key: str) -> str | None:
         """Return the file that holds an object's bytes; None if it is not on this machine."""
 
-    def output(
-        self, bucket: str, key: str, *, scratch: str | None = None, kms_key_id: str | None = None
-    ) -> "Output":
-        """Begin an object that appears whole or not at all; what is wrong, it says when used.
+    def outputs(
+        self, bucket: str, *, scratch: str | None = None, kms_key_id: str | None = None
+    ) -> "Callable[[str], Output]":
+        """Return what begins an object of a key, which appears whole or not at all.
+
+        What is wrong with it, it says when it is used.
 
         :param scratch: a folder for what is too long to gather in memory.
         :param kms_key_id: the key that S3 encrypts it with.
@@ -154,7 +156,7 @@ async def write_object(
     storage: Storage, bucket: str, key: str, content: bytes, *, kms_key_id: str | None = None
 ) -> None:
     """Write an object that is whole already."""
-    output = storage.output(bucket, key, kms_key_id=kms_key_id)
+    output = storage.outputs(bucket, kms_key_id=kms_key_id)(key)
     try:
         if (visible := output.commit(content)) is not None:
             await visible
@@ -359,11 +361,11 @@ class Places:
         """Return the file that holds an object's bytes; None if it is not on this machine."""
         return self._of(bucket).file_path(bucket, key)
 
-    def output(
-        self, bucket: str, key: str, *, scratch: str | None = None, kms_key_id: str | None = None
-    ) -> Output:
-        """Begin an object that appears whole or not at all."""
-        return self._of(bucket).output(bucket, key, scratch=scratch, kms_key_id=kms_key_id)
+    def outputs(
+        self, bucket: str, *, scratch: str | None = None, kms_key_id: str | None = None
+    ) -> Callable[[str], Output]:
+        """Return what begins an object of a key, which appears whole or not at all."""
+        return self._of(bucket).outputs(bucket, scratch=scratch, kms_key_id=kms_key_id)
 
     def delete(self, bucket: str, *keys: str) -> None:
         """Remove objects; a missing one is no error."""
@@ -414,10 +416,13 @@ class _OnThisMachine:
         except OSError as error:
             raise not_readable(source, error) from error
 
-    def output(
-        self, bucket: str, key: str, *, scratch: str | None = None, kms_key_id: str | None = None
-    ) -> Output:
-        """Begin a file that appears whole or not at all; files have no encryption key."""
+    def outputs(
+        self, bucket: str, *, scratch: str | None = None, kms_key_id: str | None = None
+    ) -> Callable[[str], Output]:
+        """Return what begins a file that appears whole or not at all; none is encrypted."""
+        return functools.partial(self._output, bucket)
+
+    def _output(self, bucket: str, key: str) -> Output:
         try:
             return LocalOutput(key, self.file_path(bucket, key), self._mark, self._small)
         except StorageFailed as failure:

@@ -16,6 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -150,10 +151,10 @@ class _InMemory(Storage):
     def file_path(self, bucket: str, key: str) -> None:
         return None
 
-    def output(
-        self, bucket: str, key: str, *, scratch: str | None = None, kms_key_id: str | None = None
-    ) -> _Kept:
-        return _Kept(self.objects, key)
+    def outputs(
+        self, bucket: str, *, scratch: str | None = None, kms_key_id: str | None = None
+    ) -> Callable[[str], _Kept]:
+        return partial(_Kept, self.objects)
 
     def delete(self, bucket: str, *keys: str) -> None:
         for key in keys:

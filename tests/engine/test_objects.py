@@ -106,7 +106,7 @@ def test_a_manifest_of_files_cannot_leave_its_prefix(tmp_path: Path, name: str) 
     with pytest.raises(StorageFailed, match="must have only names between its slashes"):
         files.path(task.bucket, task.key)
     with pytest.raises(StorageFailed, match="must have only names between its slashes"):
-        files.output(LOCAL, output_key("tmp/out", f"../{task.relative}")).write(b"1")
+        files.outputs(LOCAL)(output_key("tmp/out", f"../{task.relative}")).write(b"1")
 
 
 def test_fails_when_a_manifest_is_missing(bucket: FolderStorage) -> None:

@@ -438,7 +438,7 @@ from pathlib import Path
 from transform_engine.s3 import S3Storage
 storage = S3Storage(endpoint=sys.argv[1], region="us-east-1")
 async def copy(source, target):
-    output = storage.output("bkt", target)
+    output = storage.outputs("bkt")(target)
     async for piece in storage.chunks("bkt", source):
         output.write(piece)
     await output.commit()

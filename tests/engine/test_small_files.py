@@ -25,7 +25,7 @@ def _few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _begin(storage: Storage, path: Path, content: bytes) -> "asyncio.Future[None] | None":
-    output = storage.output(LOCAL, str(path)[1:])
+    output = storage.outputs(LOCAL)(str(path)[1:])
     output.write(content)
     return output.commit()
 

@@ -129,11 +129,11 @@ def test_links_are_followed_but_not_in_circles(files: LocalFiles, tmp_path: Path
 
 def test_a_file_appears_whole_or_not_at_all(files: LocalFiles, tmp_path: Path) -> None:
     place = tmp_path / "out" / "a"
-    output = files.output(LOCAL, _key(place))
+    output = files.outputs(LOCAL)(_key(place))
     output.discard()
     assert not place.parent.exists()
     for size in (0, 10, 300_000, 3_000_000):
-        output = files.output(LOCAL, _key(place))
+        output = files.outputs(LOCAL)(_key(place))
         for _ in range(3):
             output.write(bytes([size % 251]) * size)
             output.write(b"1.0\n")
@@ -142,7 +142,7 @@ def test_a_file_appears_whole_or_not_at_all(files: LocalFiles, tmp_path: Path) -
         output.discard()
         assert place.read_bytes() == (bytes([size % 251]) * size + b"1.0\n") * 3
         place.unlink()
-    output = files.output(LOCAL, _key(place))
+    output = files.outputs(LOCAL)(_key(place))
     output.write(b"x" * 1_000_000)
     assert len([*place.parent.iterdir()]) == 1
     output.discard()
@@ -275,7 +275,7 @@ _FILLER = """
 import resource, sys
 from transform_engine.storage import LOCAL, LocalFiles, StorageFailed
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-output = LocalFiles().output(LOCAL, sys.argv[1][1:])
+output = LocalFiles().outputs(LOCAL)(sys.argv[1][1:])
 try:
     for _ in range(3000):
         output.write(b"x" * 1000)
@@ -327,9 +327,9 @@ def test_a_folder_that_vanishes_while_it_is_listed_is_empty(
 def test_only_what_a_killed_instance_left_is_swept_away(tmp_path: Path) -> None:
     spec = JobSpec(job_name="j", request={}, containers=(), work_dir="/work/instance-1")
     killed = open_storage(spec)
-    output = killed.output(LOCAL, _key(tmp_path / "out" / "sub" / "a"))
+    output = killed.outputs(LOCAL)(_key(tmp_path / "out" / "sub" / "a"))
     output.write(b"x" * 1_000_000)
-    other = LocalFiles().output(LOCAL, _key(tmp_path / "out" / "sub" / "a"))
+    other = LocalFiles().outputs(LOCAL)(_key(tmp_path / "out" / "sub" / "a"))
     other.write(b"y" * 1_000_000)
     (tmp_path / "out" / "done").touch()
     assert len([*tmp_path.rglob(".transform-*")]) == 2
@@ -351,7 +351,7 @@ def test_listing_ten_thousand_files_takes_no_time(files: LocalFiles, tmp_path: P
 
 
 def test_many_small_writes_are_few_to_the_disk(files: LocalFiles, tmp_path: Path) -> None:
-    output = files.output(LOCAL, _key(tmp_path / "a"))
+    output = files.outputs(LOCAL)(_key(tmp_path / "a"))
     began = resource.getrusage(resource.RUSAGE_SELF).ru_stime
     for _ in range(300_000):
         output.write(b"1.0\n")
