@@ -18,6 +18,7 @@ from benchmarks.errors import BenchmarkError
 
 PROJECT = Path(__file__).resolve().parents[1]
 _USED = Path(__file__).with_name("used.py")
+_LEAST_S = 1e-6  # Both lines of what has hardly any work may be read in one go.
 _MARK = re.compile(rb'\{"event": ?"(?:started|ended|used)".*')
 _LAST_WORDS = 2000
 
@@ -104,7 +105,7 @@ def run_program(
         said = seen["ended"][1] if "ended" in seen else "no end of its work"
         raise BenchmarkError(f"{name} must do its work, got {said}; {last_words}")
     return Run(
-        phase_s=seen["ended"][0] - seen["started"][0],
+        phase_s=max(_LEAST_S, seen["ended"][0] - seen["started"][0]),
         process_s=process_s,
         cpu_s=used["cpu_s"],
         peak_bytes=used["peak_bytes"],

@@ -46,7 +46,7 @@ _PREDICT = """
 import hashlib, time
 
 def predict(body):
-    time.sleep(0.02)
+    time.sleep(0.05)
     rows = body.splitlines()
     if any(row.endswith(b"bad") for row in rows):
         raise ValueError("a row must be good")

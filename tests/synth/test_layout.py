@@ -24,6 +24,10 @@ def test_aws_cdk_finds_its_own_constructs_from_the_checkout() -> None:
     assert "site-packages" in found
 
 
+def test_every_test_is_in_a_folder_that_pytest_is_told_of() -> None:
+    assert [*(ROOT / "tests").glob("test_*.py")] == []
+
+
 def test_the_library_offers_what_it_says() -> None:
     import batch_transform
 
