@@ -94,7 +94,8 @@ def plug_in(
     no_capacity: Collection[str],
 ) -> None:
     """Add SageMaker to the emulator: API, CloudFormation resource, state machine tasks."""
-    runner = JobRunner(images, launch, work_root=state_dir / "jobs")
+    # Of jobs that a server leaves behind with its end, nothing stays.
+    runner = JobRunner(images, launch, work_root=state_dir / emulator.TEMPORARY / "jobs")
     tags = Tags()
     models = Models(images, tags)
     jobs = TransformJobs(

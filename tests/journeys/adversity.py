@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -208,9 +208,11 @@ class Adversity:
         """Upload, and make trouble in step with what has ended, until all has ended."""
         left = [*uploads]
         often = max(2, self.drops // 200)
-        trouble = [*[self._kill_instance] * often, *[self._abort] * (often // 2)]
-        trouble += [self._restart] * max(1, often // 5)
-        self._random.shuffle(trouble)
+        more = [*[self._kill_instance] * (often - 1), *[self._abort] * (often // 2 - 1)]
+        more += [self._restart] * (often // 5 - 1)
+        self._random.shuffle(more)
+        # One of each kind while there is most left that it can be done to.
+        trouble = deque([self._kill_instance, self._abort, self._restart, *more])
         all_trouble = len(trouble)
         deadline, next_status = time.monotonic() + self.limit_s, 0.0
         ended = 0
@@ -222,11 +224,9 @@ class Adversity:
             # All of it in the first half, so that there is something left that it can be done to.
             share = min(1.0, 2 * ended / self.drops)
             self._allow(1 + int(often * share))
-            if trouble and all_trouble - len(trouble) <= all_trouble * share:
-                made = next((make for make in trouble if make()), None)
-                if made is not None:
-                    trouble.remove(made)
-                    self.done[made.__name__.strip("_").replace("_", " ")] += 1
+            if trouble and all_trouble - len(trouble) <= all_trouble * share and trouble[0]():
+                made = trouble.popleft()
+                self.done[made.__name__.strip("_").replace("_", " ")] += 1
             if time.monotonic() >= next_status:
                 status = self._pipeline.client.status()
                 ended = sum(drop.status in _ENDED for drop in status.drops)
@@ -415,7 +415,7 @@ class Adversity:
                 yield f"no process of a job must be left, got {left}"
                 return
             time.sleep(_LOOK_S)
-        jobs = self.folder / "state" / "jobs"
+        jobs = self.folder / "state" / TEMPORARY / "jobs"
         if jobs.exists() and (files := [*jobs.iterdir()]):
             yield f"no file of a job must be left, got {files}"
 

@@ -1,7 +1,9 @@
 """The SageMaker API and transform jobs, against a model server of the standard library."""
 
 import json
+import os
 import re
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -763,6 +765,24 @@ def test_refuses_a_job_over_the_quota_and_a_machine_can_wait_for_its_turn(
                 == "SUCCEEDED"
             )
         )
+
+
+def test_no_file_is_left_of_a_job_whose_server_is_killed(tmp_path: Path, image_dir: Path) -> None:
+    def files() -> list[Path]:
+        return [*tmp_path.rglob("spec.json")]
+
+    with LocalCloud(state_dir=tmp_path) as cloud:
+        cloud.images.register("capitals:1", image_dir)
+        cloud.client("s3").create_bucket(Bucket="some-bucket")
+        sagemaker = cloud.client("sagemaker")
+        sagemaker.create_model(
+            ModelName="m", PrimaryContainer={"Image": "capitals:1"}, ExecutionRoleArn=ROLE
+        )
+        _drop(cloud, "some-bucket", "slow", a=b"SLOW\n")
+        sagemaker.create_transform_job(**transform_request("slow", "m", "some-bucket"))
+        wait_until(lambda: files() != [])
+        os.kill(cloud.server_pid, signal.SIGKILL)
+    assert files() == []
 
 
 def test_models_jobs_and_tags_outlive_a_restart_and_a_job_in_flight_has_failed(
