@@ -46,12 +46,28 @@ def test_a_change_is_told_once_when_it_is_over(project: Path) -> None:
         "env/lib/site.py",
         "cdk.out/manifest.json",
         "models/__pycache__/a.cpython-311.pyc",
-        "state/server.log",
+        "state/server",
+        "up.log",
     ],
 )
 def test_what_is_no_source_is_not_watched(name: str, project: Path) -> None:
     watch = FileWatch([project], ignored=[project / "state"])
     write(project / name, "new")
+    assert settled(watch) == []
+
+
+def test_what_the_program_says_itself_is_not_watched(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (project / "nohup.out").open("w") as said, capfd.disabled():
+        ours = os.dup(1)
+        os.dup2(said.fileno(), 1)
+        try:
+            watch = FileWatch([project])
+        finally:
+            os.dup2(ours, 1)
+            os.close(ours)
+        said.write("deploying")
     assert settled(watch) == []
 
 

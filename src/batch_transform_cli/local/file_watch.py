@@ -4,6 +4,7 @@ It looks at all of them again and again, and is not told: that works on every fi
 containers and of other machines tell nobody), and takes no further package.
 """
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
@@ -11,7 +12,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 _NEVER = {"__pycache__", "cdk.out", "node_modules"}
-_BACKUP = ("~", ".pyc", ".swp", ".tmp")  # what editors and Python leave beside a file
+_NO_SOURCE = ("~", ".pyc", ".swp", ".tmp", ".log")  # what programs leave beside one
 _CHUNK_BYTES = 1 << 20
 
 _ITS_OWN_AFTER = 3
@@ -23,8 +24,8 @@ Look = dict[str, tuple[int, ...]]
 class FileWatch:
     """Tells of changes below some folders, each once, when nothing changes any more.
 
-    Names that begin with a dot, caches, virtual environments and the output of `cdk synth` are not
-    looked at.
+    Names that begin with a dot, caches, virtual environments, logs, the output of `cdk synth` and
+    what this program says itself are not looked at.
 
     :param ignored: further folders that are not.
     """
@@ -32,6 +33,7 @@ class FileWatch:
     def __init__(self, folders: Iterable[Path], *, ignored: Collection[Path] = ()) -> None:
         self._folders = [folder.absolute() for folder in folders]
         self._ignored = {str(folder.absolute()) for folder in ignored}
+        self._said = _own_output()
         self._told = self._last = self.look()
         self._digests: dict[str, bytes | None] = {}
         self._written_in_a_row: Counter[str] = Counter()
@@ -92,8 +94,9 @@ class FileWatch:
                 try:
                     if entry.is_dir():
                         folders.append(entry.path)
-                    else:
-                        at = entry.stat()
+                        continue
+                    at = entry.stat()
+                    if (at.st_dev, at.st_ino) not in self._said:
                         found[entry.path] = (at.st_mtime_ns, at.st_size, at.st_ino, at.st_mode)
                 except OSError:
                     continue  # As above.
@@ -103,9 +106,19 @@ class FileWatch:
         return (
             entry.name.startswith(".")
             or entry.name in _NEVER
-            or entry.name.endswith(_BACKUP)
+            or entry.name.endswith(_NO_SOURCE)
             or entry.path in self._ignored
         )
+
+
+def _own_output() -> set[tuple[int, int]]:
+    """Return what this program's own words go to, such as nohup.out: each would be a change."""
+    found = set()
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):  # It is closed.
+            at = os.fstat(stream)
+            found.add((at.st_dev, at.st_ino))
+    return found
 
 
 def _differing(before: Look, after: Look) -> set[str]:
