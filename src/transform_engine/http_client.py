@@ -79,7 +79,8 @@ class HttpClient:
         self._connecting: dict[Waiter, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
         self._turns_left = _TURNS
-        self._patient: dict[_Connection, bytes] = {}  # And the body that was on its way.
+        # And the id of the body that was on its way, which may be too large to be kept for this.
+        self._patient: dict[_Connection, int] = {}
         self._watch: asyncio.TimerHandle | None = None
 
     def heads(self, content_type: str | None, accept: str | None) -> "Heads":
@@ -233,19 +234,20 @@ class HttpClient:
 
     def patient(self, connection: "_Connection") -> None:
         """Look after a connection that waits for more than the first byte (called by it)."""
-        self._patient[connection] = _NO_BODY
+        self._patient[connection] = 0
         if self._watch is None:
             self._watch = asyncio.get_running_loop().call_later(_PATIENCE_S, self._look)
 
     def _look(self) -> None:
         self._watch = None
-        for connection, body in [*self._patient.items()]:
+        for connection, before in [*self._patient.items()]:
+            # Another body may have the same id: then patience is lost too early, which is harmless.
             if connection not in self._open or (
-                connection.body is body and connection.lose_patience()
+                id(connection.body) == before and connection.lose_patience()
             ):
                 del self._patient[connection]
             else:
-                self._patient[connection] = connection.body
+                self._patient[connection] = id(connection.body)
         if self._patient:
             self._watch = asyncio.get_running_loop().call_later(_PATIENCE_S, self._look)
 
