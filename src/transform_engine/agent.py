@@ -238,13 +238,12 @@ class _Agent:
             "event": "object",
             "key": task.key,
             "ok": failure is None,
-            "output": None,
+            "output": run.output.key if failure is None else None,
             "bytes": run.bytes_read,
             "records": run.records,
             "records_estimated": run.records_estimated,
         }
         if failure is None:
-            event["output"] = run.output.key
             progress.done.append(task)
             progress.outputs.append(run.output.key)
         else:

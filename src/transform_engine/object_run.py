@@ -272,11 +272,7 @@ class ObjectRun:
         self._end(failure)
 
     def _end(self, failure: ObjectFailed | None) -> None:
-        if failure is None:
-            self._over, self._next = True, _nothing  # All was read, and nothing waits.
-            self.output.discard()
-        else:
-            self.close()
+        self.close()
         self._job.on_end(self, failure)
 
     def _place(self, payload: Payload) -> str:

@@ -726,16 +726,22 @@ def test_the_words_of_a_server_that_does_not_answer_are_in_the_jobs_log(
         assert "still loading" in cloud.log_file.read_text()
 
 
+def _prepare(cloud: LocalCloud, image_dir: Path) -> Any:
+    """Give a cloud of its own a bucket and the model `m`, and return its client for SageMaker."""
+    cloud.images.register("capitals:1", image_dir)
+    cloud.client("s3").create_bucket(Bucket="some-bucket")
+    sagemaker = cloud.client("sagemaker")
+    sagemaker.create_model(
+        ModelName="m", PrimaryContainer={"Image": "capitals:1"}, ExecutionRoleArn=ROLE
+    )
+    return sagemaker
+
+
 def test_refuses_a_job_over_the_quota_and_a_machine_can_wait_for_its_turn(
     image_dir: Path,
 ) -> None:
     with LocalCloud(instance_quota=1, wait_scale=0.1) as cloud:
-        cloud.images.register("capitals:1", image_dir)
-        cloud.client("s3").create_bucket(Bucket="some-bucket")
-        sagemaker = cloud.client("sagemaker")
-        sagemaker.create_model(
-            ModelName="m", PrimaryContainer={"Image": "capitals:1"}, ExecutionRoleArn=ROLE
-        )
+        sagemaker = _prepare(cloud, image_dir)
         _drop(cloud, "some-bucket", "first", a=b"SLOW\n")
         _drop(cloud, "some-bucket", "second", a=b"1\n")
         sagemaker.create_transform_job(**transform_request("first", "m", "some-bucket"))
@@ -772,12 +778,7 @@ def test_no_file_is_left_of_a_job_whose_server_is_killed(tmp_path: Path, image_d
         return [*tmp_path.rglob("spec.json")]
 
     with LocalCloud(state_dir=tmp_path) as cloud:
-        cloud.images.register("capitals:1", image_dir)
-        cloud.client("s3").create_bucket(Bucket="some-bucket")
-        sagemaker = cloud.client("sagemaker")
-        sagemaker.create_model(
-            ModelName="m", PrimaryContainer={"Image": "capitals:1"}, ExecutionRoleArn=ROLE
-        )
+        sagemaker = _prepare(cloud, image_dir)
         _drop(cloud, "some-bucket", "slow", a=b"SLOW\n")
         sagemaker.create_transform_job(**transform_request("slow", "m", "some-bucket"))
         wait_until(lambda: files() != [])
