@@ -5,6 +5,7 @@ is ended: SIGTERM, time, SIGKILL.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -175,8 +177,9 @@ class _KeptServer(ModelServer):
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._finish: Sequence[str] = ()  # The command that ends what outlives the program.
         self._process: asyncio.subprocess.Process | None = None
-        self._output: asyncio.ReadTransport | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._output: FileIO | None = None
+        self._output_ended = asyncio.Event()
+        self._line = b""  # What has come of the last one.
 
     async def _model(self, storage: Storage, base: Path) -> Path:
         folder = base / "model"
@@ -200,14 +203,12 @@ class _KeptServer(ModelServer):
 
     async def _run(self, command: Sequence[str], *, env: dict[str, str], cwd: str) -> None:
         # A pipe of our own: asyncio would wait for the end of one that it made, and what outlives
-        # a killed keeper may hold it open.
+        # a killed keeper may hold it open. Read by ourselves: uvloop closes the descriptor of a
+        # pipe that it is given twice, and by then it may be another thread's (its issue 763).
         reading, writing = os.pipe()
-        stream = asyncio.StreamReader()
-        output = open(reading, "rb", buffering=0)  # noqa: SIM115 - the transport closes it
-        self._output, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(stream), output
-        )
-        self._reader = asyncio.create_task(self._read(stream))
+        os.set_blocking(reading, False)
+        self._output = FileIO(reading)
+        asyncio.get_running_loop().add_reader(reading, self._read)
         keeper = (sys.executable, "-IS", str(_KEEPER), str(self._job.server_stop_timeout_s))
         with open(writing, "wb") as end:
             self._process = await asyncio.create_subprocess_exec(
@@ -220,16 +221,25 @@ class _KeptServer(ModelServer):
                 start_new_session=True,
             )
 
-    async def _read(self, stream: asyncio.StreamReader) -> None:
-        rest = b""
-        while data := await stream.read(_LINE_BYTES):
-            *lines, rest = (rest + data).split(b"\n")
-            if len(rest) >= _LINE_BYTES:
-                lines, rest = [*lines, rest], b""
-            for line in lines:
-                self._say(line)
-        if rest:
-            self._say(rest)
+    def _read(self) -> None:
+        assert self._output is not None
+        data = self._output.read(_LINE_BYTES)
+        if data is None:
+            return  # Nothing is there after all.
+        *lines, self._line = (self._line + data).split(b"\n")
+        if self._line and (not data or len(self._line) >= _LINE_BYTES):
+            lines, self._line = [*lines, self._line], b""
+        for line in lines:
+            self._say(line)
+        if not data:
+            self._close_output()
+
+    def _close_output(self) -> None:
+        if self._output is not None:
+            asyncio.get_running_loop().remove_reader(self._output.fileno())
+            self._output.close()
+            self._output = None
+            self._output_ended.set()
 
     def _say(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")
@@ -274,12 +284,11 @@ class _KeptServer(ModelServer):
             code = await self._process.wait()
         if self._finish and code < 0:
             await self._finish_ourselves()
-        if self._reader is not None:
-            # What the server started may hold its output open, if its keeper was killed.
-            await asyncio.wait((self._reader,), timeout=_LAST_OUTPUT_S)
-            self._reader.cancel()
         if self._output is not None:
-            self._output.close()
+            # What the server started may hold its output open, if its keeper was killed.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._output_ended.wait(), _LAST_OUTPUT_S)
+            self._close_output()
 
     async def _finish_ourselves(self) -> None:
         """Do what the keeper would have done, had it not been killed or never come up."""
